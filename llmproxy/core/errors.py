@@ -1,0 +1,93 @@
+"""Errors the proxy answers with, as types: status, OpenAI code and type, and whose fault it is."""
+
+from enum import Enum
+
+
+class Blame(Enum):
+    """Who has to act."""
+
+    CLIENT = "client"
+    PROXY = "proxy"
+    UPSTREAM = "upstream"
+
+
+class ProxyError(Exception):
+    """An answer the proxy makes itself. `message` is shown to the client: no addresses, no secrets, no prompts."""
+
+    status = 500
+    code = "internal_error"
+    type = "server_error"
+    blame = Blame.PROXY
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        close: bool = False,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.close = close
+        self.headers = headers
+        if code is not None:
+            self.code = code
+        if status is not None:
+            self.status = status
+
+
+class BadRequest(ProxyError):
+    """400 and its relatives: the request is malformed or too large."""
+
+    status = 400
+    code = "invalid_request"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class NotFound(ProxyError):
+    """404: no such route or model."""
+
+    status = 404
+    code = "not_found"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class Forbidden(ProxyError):
+    """403: a route that is closed by default."""
+
+    status = 403
+    code = "route_not_allowed"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+
+class Overloaded(ProxyError):
+    """503 with Retry-After: shed here, before any engine saw it."""
+
+    status = 503
+    code = "overloaded"
+    blame = Blame.PROXY
+
+
+class Unavailable(ProxyError):
+    """503 with Retry-After: no backend can take it."""
+
+    status = 503
+    code = "no_backend_available"
+    blame = Blame.UPSTREAM
+
+
+class UpstreamFailed(ProxyError):
+    """502 or 504: every attempt failed."""
+
+    status = 502
+    code = "upstream_failed"
+    blame = Blame.UPSTREAM

@@ -1,0 +1,36 @@
+"""A pool: the backends that serve the same models, with the decisions that belong to them.
+
+Long-lived: a reload replaces `backends`, `settings` and, where its options changed, `routing`, each whole;
+requests in flight keep what they captured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from llmproxy.core.backend import Backend
+from llmproxy.core.ports import HealthRegistry, RetryBudget, RoutingPolicy
+
+S = TypeVar("S")
+
+
+@dataclass(slots=True, eq=False)
+class Pool(Generic[S]):
+    """`settings` is the pool's part of the configuration (`llmproxy.config.PoolConfig`), which core does not know."""
+
+    name: str
+    settings: S
+    routing: RoutingPolicy
+    health: HealthRegistry
+    retries: RetryBudget
+    queue: Any
+    backends: tuple[Backend, ...] = ()
+
+    def set_members(self, backends: Sequence[Backend], now: float) -> None:
+        """Swap the membership (the registrar's call). Leavers drain; the routing policy forgets them."""
+        kept = set(backends)
+        for backend in self.backends:
+            if backend not in kept:
+                self.routing.forget(backend)
+        self.backends = tuple(backends)
+        self.health.set_members(self.backends, now)

@@ -1,0 +1,81 @@
+"""The interfaces behind which the concrete policies sit; `app.py` alone knows which class is behind which."""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+
+from llmproxy.core.backend import Backend, Status
+from llmproxy.core.outcome import Outcome
+from llmproxy.core.request import Request
+
+
+class Moment(Enum):
+    """What a routing policy is told of a request it placed."""
+
+    SENT = "sent"
+    FIRST_TOKEN = "first_token"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class RoutingPolicy(Protocol):
+    """Picks one of the candidates. They are already eligible (healthy, with room) and never empty."""
+
+    def pick(self, candidates: Sequence[Backend], request: Request, now: float) -> Backend: ...
+
+    def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
+        """The life of a placed request, for policies that learn."""
+
+    def forget(self, backend: Backend) -> None:
+        """The backend left the pool: drop everything known of it."""
+
+
+class ProbeResult(Enum):
+    """What an active probe saw."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    """Connection refused: dead, or (vLLM) still loading."""
+    LOADING = "loading"
+    """503 while it loads (llama.cpp)."""
+    SLEEPING = "sleeping"
+    """200, but asleep or paused."""
+    FAILED = "failed"
+    """Timeout, or any other status."""
+
+
+class HealthRegistry(Protocol):
+    """Who may be given work. The one writer of `Backend.status` and `Backend.weight`."""
+
+    def set_members(self, backends: Sequence[Backend], now: float) -> None: ...
+
+    def candidates(self, now: float) -> Sequence[Backend]:
+        """Eligible backends, or (panic) the ejected ones when none is; never loading, sleeping or draining ones."""
+
+    def chosen(self, backend: Backend, now: float) -> None:
+        """A request goes there: takes the trial when the breaker is half-open."""
+
+    def observe(self, backend: Backend, outcome: Outcome, now: float) -> None:
+        """Passive health: how an attempt ended. Called once for each `chosen`."""
+
+    def probed(self, backend: Backend, result: ProbeResult, now: float) -> None: ...
+
+    def drain(self, backend: Backend, now: float) -> None: ...
+
+    def undrain(self, backend: Backend, now: float) -> None: ...
+
+    def status(self, backend: Backend, now: float) -> Status: ...
+
+
+class RetryBudget(Protocol):
+    """A share of the live requests that may be retries at the same time."""
+
+    def request_started(self) -> None: ...
+
+    def request_ended(self) -> None: ...
+
+    def try_spend(self) -> bool:
+        """Take one retry out of the budget; False when it is used up."""
+
+    def give_back(self) -> None:
+        """The retry taken with `try_spend` ended."""
