@@ -1,0 +1,62 @@
+"""A backend in the configuration: a URL, or a URL with options; turned into the frozen `BackendSpec`."""
+
+import hashlib
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from llmproxy.core.backend import BackendSpec
+
+
+class BackendConfig(BaseModel):
+    """One server. `"http://10.0.1.11:8000"` is short for `{url: "http://10.0.1.11:8000"}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(description="`http://host:port` or `https://host:port`, with an optional base path.")
+    id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Label in logs, metrics and headers; by default the pool's name and a digest of the URL.",
+    )
+    weight: float = Field(1.0, gt=0, description="Share of the traffic, relative to the pool's other backends.")
+    max_concurrency: int | None = Field(None, ge=1, description="Most requests in flight there; none is no limit.")
+    ca: str | None = Field(None, description="PEM file to verify an https:// backend with.")
+    resolve: bool = Field(
+        False, description="Make every address of the host name a backend of its own, kept up to date from DNS."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _url_alone(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("url")
+    @classmethod
+    def _usable_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https"):
+            raise ValueError(f"{value!r} must start with http:// or https://")
+        if not parts.hostname:
+            raise ValueError(f"{value!r} has no host")
+        if parts.username or parts.query or parts.fragment:
+            raise ValueError("a backend's url is scheme, host, port and path only (use upstream_key for a key)")
+        _ = parts.port  # raises ValueError when it is no port
+        return value.rstrip("/")
+
+    def spec(self, pool: str) -> BackendSpec:
+        """The frozen description of this backend as a member of `pool`."""
+        parts = urlsplit(self.url)
+        tls = parts.scheme == "https"
+        return BackendSpec(
+            id=self.id or f"{pool}-{hashlib.sha256(self.url.encode()).hexdigest()[:6]}",
+            url=self.url,
+            weight=self.weight,
+            max_concurrency=self.max_concurrency,
+            host=parts.hostname or "",
+            port=parts.port or (443 if tls else 80),
+            tls=tls,
+            base_path=parts.path.rstrip("/"),
+            ca_file=self.ca,
+        )

@@ -1,0 +1,183 @@
+"""The configuration as frozen, typed values. Each field's description is the manual: the reference page and the
+JSON Schema are generated from it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from llmproxy.config.backend import BackendConfig
+from llmproxy.config.units import KIB, MIB, Duration, Ratio, Size
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class TlsConfig(Section):
+    cert: str = Field(description="PEM file with the certificate chain of the listener.")
+    key: str = Field(description="PEM file with its private key.")
+
+
+class LimitsConfig(Section):
+    body: Size = Field(32 * MIB, description="Largest request body read whole (JSON). Larger ones are answered 413.")
+    multipart: Size = Field(25 * MIB, description="Largest multipart body read whole; larger ones stream through.")
+    buffered: Size = Field(1024 * MIB, description="Cap on all buffered request bodies together; beyond it, 503.")
+    header: Size = Field(64 * KIB, description="Largest request head (request line and headers); beyond it, 431.")
+    request_line: Size = Field(16 * KIB, description="Longest request target; beyond it, 414.")
+    connections: int = Field(20000, ge=1, description="Most client connections at once; further ones are refused.")
+
+
+class ServerTimeouts(Section):
+    header: Duration = Field(10.0, description="Time for a client to send a request's head, from its first byte.")
+    body: Duration = Field(60.0, description="Longest pause between two pieces of a client's request body.")
+    keepalive: Duration = Field(75.0, description="How long an idle client connection is kept.")
+    write: Duration = Field(60.0, description="Longest time a client may take nothing of a waiting answer.")
+
+
+class CorsConfig(Section):
+    origins: tuple[str, ...] = Field(
+        (), description='Origins that browsers may call from, such as `https://chat.example.com`, or `"*"`.'
+    )
+    max_age: Duration = Field(600.0, description="How long a browser may remember the preflight answer.")
+
+
+class ServerConfig(Section):
+    host: str = Field("0.0.0.0", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    drain_timeout: Duration = Field(30.0, description="After SIGTERM, how long running streams may finish.")
+    tls: TlsConfig | None = Field(None, description="Serve HTTPS with this certificate.")
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Networks (CIDR) whose X-Forwarded-* headers are believed; everyone else's are replaced."
+    )
+    allow_routes: tuple[str, ...] = Field(
+        (), description="Engine-control paths to open to clients (denied by default), such as `/v1/load_lora_adapter`."
+    )
+    cors: CorsConfig = Field(CorsConfig(), description="Cross-origin access for browsers; off by default.")
+    reveal_backend: bool = Field(True, description="Send `X-LLMProxy-Backend` (an id, never an address) to clients.")
+    limits: LimitsConfig = Field(LimitsConfig(), description="Bounds on what a client may send.")
+    timeouts: ServerTimeouts = Field(ServerTimeouts(), description="Bounds on how slow a client may be.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        import ipaddress
+
+        for item in value:
+            ipaddress.ip_network(item, strict=False)
+        return value
+
+
+class AdminConfig(Section):
+    host: str = Field("127.0.0.1", description="Address of the admin port (metrics, health, pools).")
+    port: int = Field(8081, ge=0, le=65535, description="Port of the admin API; 0 picks a free one.")
+    token: str = Field("", description="Bearer token for the admin API; required when it listens beyond loopback.")
+
+    @model_validator(mode="after")
+    def _token_when_wide(self) -> "AdminConfig":
+        if self.host not in ("127.0.0.1", "::1", "localhost") and not self.token:
+            raise ValueError(f"admin.host {self.host} is reachable from outside: set admin.token, or bind 127.0.0.1")
+        return self
+
+
+class PolicyConfig(Section):
+    """`policy: NAME` or `policy: {name: NAME, ...options}`. The policy itself checks its options."""
+
+    name: str = Field("least_connections", description="Name of the routing policy.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The policy's own options.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and "options" not in value:
+            options = {key: item for key, item in value.items() if key != "name"}
+            return {"name": value.get("name", "least_connections"), "options": options}
+        return value
+
+
+class HealthConfig(Section):
+    path: str = Field("/health", pattern=r"^/", description="Path probed on each backend; 200 is healthy.")
+    interval: Duration = Field(10.0, gt=0, description="Time between two probes (jittered by 10 %).")
+    timeout: Duration = Field(2.0, gt=0, description="Time a probe may take.")
+    unhealthy_after: int = Field(3, ge=1, description="Failed probes in a row that take a backend out.")
+    healthy_after: int = Field(2, ge=1, description="Good probes in a row that bring one back.")
+    slow_start: Duration = Field(30.0, description="A recovered backend's share grows to full over this time.")
+    check_sleep: bool = Field(True, description="Also read `vllm:engine_sleep_state`, so a sleeping engine is skipped.")
+    max_ejected_percent: int = Field(50, ge=0, le=100, description="Most of the pool that passive health may eject.")
+
+
+class BreakerConfig(Section):
+    failures: int = Field(5, ge=1, description="Failures within `window` that open the circuit.")
+    window: Duration = Field(30.0, gt=0, description="The window for `failures` and `error_ratio`.")
+    error_ratio: Ratio = Field(0.5, description="Share of failed requests in the window that opens it as well.")
+    min_requests: int = Field(20, ge=1, description="Requests in the window before `error_ratio` counts.")
+    open_for: Duration = Field(10.0, gt=0, description="First time out; doubles at each failed trial (jittered).")
+    max_open_for: Duration = Field(120.0, gt=0, description="Longest time out.")
+
+
+class PoolTimeouts(Section):
+    connect: Duration = Field(5.0, description="Time to open a connection to a backend.")
+    first_byte: Duration = Field(300.0, description="From sending a request to the first byte of its answer's body.")
+    between_bytes: Duration = Field(120.0, description="Longest silence inside an answer; comments do not count.")
+    total: Duration = Field(0.0, description="From arrival to the answer's end; 0 is no limit.")
+    commit_after: Duration = Field(0.0, description="Release the held head after this long without a body; 0 never.")
+    keepalive: Duration = Field(4.0, description="How long an idle backend connection is kept (vLLM closes at 5 s).")
+
+
+class RetryConfig(Section):
+    attempts: int = Field(3, ge=1, le=10, description="Most backends tried for one request.")
+    budget: Ratio = Field(0.2, description="Share of live requests that may be retries at once.")
+    budget_floor: int = Field(10, ge=0, description="Retries always allowed at once, however few requests are live.")
+    after_crash: int = Field(1, ge=0, description="Retries of a request whose engine died under it.")
+
+
+class QueueConfig(Section):
+    max: int = Field(1000, ge=0, description="Most requests waiting when every backend is at `max_concurrency`.")
+    wait: Duration = Field(30.0, description="Longest wait; then 503 with Retry-After.")
+
+
+class PoolConfig(Section):
+    policy: PolicyConfig = Field(PolicyConfig(), description="How a backend is chosen: a name, or a name with options.")
+    backends: tuple[BackendConfig, ...] = Field(min_length=1, description="The servers: URLs, or URLs with options.")
+    upstream_key: str = Field("", description="API key sent to the backends instead of the client's.")
+    inject_usage: bool = Field(
+        False, description="Ask engines for `usage` in streams even if the client did not, and hide the extra chunk."
+    )
+    health: HealthConfig = Field(HealthConfig(), description="Active probing.")
+    breaker: BreakerConfig = Field(BreakerConfig(), description="Passive health: the circuit breaker.")
+    timeouts: PoolTimeouts = Field(PoolTimeouts(), description="How long the backends may take.")
+    retry: RetryConfig = Field(RetryConfig(), description="When a request is tried again elsewhere.")
+    queue: QueueConfig = Field(QueueConfig(), description="The wait when every backend is full.")
+
+
+class ModelConfig(Section):
+    pool: str = Field(description="The pool that serves it.")
+    rewrite: str | None = Field(None, description="The name the backend knows it by, when that differs.")
+
+
+class RouteConfig(Section):
+    path: str = Field(pattern=r"^/", description="Path prefix.")
+    pool: str = Field(description="The pool that serves it.")
+
+
+class LoggingConfig(Section):
+    access: Literal["json", "off"] = Field("json", description="One JSON line for each request, or none.")
+    file: str | None = Field(None, description="File for the access log; standard output when absent.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Level of the proxy's own log.")
+
+
+class Config(Section):
+    """The whole file."""
+
+    server: ServerConfig = Field(ServerConfig(), description="The public port.")
+    admin: AdminConfig = Field(AdminConfig(), description="The admin port.")
+    pools: dict[str, PoolConfig] = Field(min_length=1, description="Groups of backends that serve the same models.")
+    models: dict[str, ModelConfig] = Field(
+        default_factory=dict,
+        description="Name clients use -> pool. With one pool and no models, every name goes to that pool.",
+    )
+    routes: tuple[RouteConfig, ...] = Field((), description="Other path prefixes -> pool; the longest match wins.")
+    logging: LoggingConfig = Field(LoggingConfig(), description="The access log and the proxy's own log.")
