@@ -1,0 +1,496 @@
+"""The client's side of a connection: parses requests, keeps them in order, and lets the answer flow out.
+
+Phases (each with its own deadline): idle between requests, reading a head, reading a body, an exchange running,
+lingering (our last answer is out; what the client still sends is read and thrown away, so that the answer is not
+destroyed by a reset), closed.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import httptools
+
+from llmproxy.core.errors import BadRequest, ProxyError
+from llmproxy.wire.deadlines import NEVER, Deadlines
+from llmproxy.wire.inbound import HeaderList, InboundRequest
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LINGER_S = 2.0
+LINGER_BYTES = 1 << 20
+PIPELINE_BYTES = 1 << 16
+
+
+class Exchange(Protocol):
+    """A request being answered, as its connection sees it."""
+
+    def abandon(self) -> None:
+        """The client left: release everything now."""
+
+    def expired(self, now: float) -> None:
+        """The deadline set on the connection has passed."""
+
+    def flow(self, paused: bool) -> None:
+        """The client reads too slowly (True) or has caught up (False)."""
+
+
+class RequestHandler(Protocol):
+    """What a connection needs from above."""
+
+    def plan_body(self, request: InboundRequest) -> int:
+        """Called on the head. The body's limit in bytes when it is to be read whole, -1 to stream it through.
+        Raises `ProxyError` to refuse the request before its body is read."""
+
+    def reserve(self, size: int) -> bool:
+        """Count `size` more buffered body bytes; False when the proxy holds too many already."""
+
+    def release(self, size: int) -> None:
+        """Give buffered body bytes back."""
+
+    def begin(self, connection: "Downstream", request: InboundRequest) -> Exchange | None:
+        """Answer `request` (its body is whole, or streamed). None when it was answered at once."""
+
+    def refuse(self, connection: "Downstream", request: InboundRequest, error: ProxyError) -> None:
+        """Answer a request that was refused on the wire."""
+
+
+class ConnectionSettings:
+    """Bounds for client connections, in seconds and bytes; replaced whole on reload."""
+
+    __slots__ = ("body_s", "header_bytes", "header_s", "keepalive_s", "request_line_bytes", "write_s")
+
+    def __init__(
+        self,
+        header_s: float = 10.0,
+        body_s: float = 60.0,
+        keepalive_s: float = 75.0,
+        write_s: float = 60.0,
+        header_bytes: int = 65536,
+        request_line_bytes: int = 16384,
+    ) -> None:
+        self.header_s = header_s
+        self.body_s = body_s
+        self.keepalive_s = keepalive_s
+        self.write_s = write_s
+        self.header_bytes = header_bytes
+        self.request_line_bytes = request_line_bytes
+
+
+class Hub(Protocol):
+    """What the connections of one listener share."""
+
+    handler: RequestHandler
+    settings: ConnectionSettings
+    deadlines: Deadlines
+    clock: Callable[[], float]
+    size_check_bytes: int
+    """Reads up to this size cannot hold a head that is too large: the smaller of the two bounds in `settings`."""
+
+    def opened(self, connection: "Downstream") -> bool:
+        """Count a connection in; False when there are too many."""
+
+    def closed(self, connection: "Downstream") -> None: ...
+
+
+class Downstream(asyncio.Protocol):
+    """One client connection. The handler writes answers with `write` and ends each with `finish`."""
+
+    __slots__ = (
+        "_exchange",
+        "_fed",
+        "_head_bytes",
+        "_headers",
+        "_held_bytes",
+        "_hub",
+        "_in_message",
+        "_input_over",
+        "_lingered",
+        "_parser",
+        "_reading_paused",
+        "_request",
+        "_unwritten",
+        "_url",
+        "_waiting",
+        "_write_paused",
+        "deadline",
+        "lingering",
+        "peer_ip",
+        "tls",
+        "transport",
+        "write",
+    )
+
+    def __init__(self, hub: Hub) -> None:
+        # Per connection.
+        self._hub = hub
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.write: Callable[[bytes], Any] = _nowhere
+        self.peer_ip = ""
+        self.tls = False
+        self.deadline = NEVER
+        self.lingering = False
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._exchange: Exchange | None = None
+        self._waiting: deque[InboundRequest] = deque()
+        self._input_over = False
+        self._write_paused = False
+        self._reading_paused = False
+        self._lingered = 0
+        self._unwritten = 0
+        # Per request being parsed.
+        self._request: InboundRequest | None = None
+        self._url = b""
+        self._headers: HeaderList = []
+        self._held_bytes = 0
+        self._in_message = False
+        self._fed = 0
+        self._head_bytes = 0
+
+    # -- asyncio ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.peer_ip = peer[0] if peer else ""
+        self.tls = transport.get_extra_info("sslcontext") is not None
+        self.write = self.transport.write
+        hub = self._hub
+        self.deadline = hub.clock() + hub.settings.header_s
+        hub.deadlines.add(self)
+        if not hub.opened(self):
+            self._refuse(ProxyError("too many connections", status=503, code="too_many_connections", retry_after_s=1))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.deadline = NEVER
+        self.write = _nowhere
+        self._input_over = True
+        self._hub.deadlines.discard(self)
+        self._hub.closed(self)
+        self._drop_body()
+        for request in self._waiting:
+            self._hub.handler.release(len(request.body))
+        self._waiting.clear()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abandon()
+        # The parser refers back to us; without this the pair waits for the garbage collector.
+        self._parser = None
+
+    def eof_received(self) -> bool:
+        # A client that closes its sending side has left: nobody waits for tokens it can no longer ask for.
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abandon()
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self._input_over:
+            self._discard(len(data))
+            return
+        in_head = self._request is None
+        began = not self._in_message
+        self._fed = len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            # `Upgrade` was asked for and is not granted: the request was taken as plain HTTP/1.1; go on behind it.
+            rest = data[stop.args[0] :]
+            if rest and not self._input_over:
+                self.data_received(rest)
+            return
+        except httptools.HttpParserError as error:
+            if not self._input_over:
+                self._refuse(_parse_error(error, data))
+            return
+        if self._in_message:
+            self._still_reading(began, in_head)
+        elif self._waiting and sum(len(request.body) + 256 for request in self._waiting) > PIPELINE_BYTES:
+            self._pause_reading()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._unwritten = self.transport.get_write_buffer_size()
+        self.deadline = min(self.deadline, self._hub.clock() + self._hub.settings.write_s)
+        if self._exchange is not None:
+            self._exchange.flow(True)
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._exchange is not None:
+            self._exchange.flow(False)
+
+    # -- httptools -------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._in_message = True
+        self._url = b""
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        self._url = self._url + url if self._url else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._input_over:
+            return
+        hub = self._hub
+        request = self._request = InboundRequest(hub.clock())
+        parser = self._parser
+        try:
+            # The head is no larger than what was fed, so most requests need no sum.
+            if self._head_bytes + self._fed > hub.size_check_bytes:
+                self._check_sizes(self._url, self._headers)
+            # llhttp resets its flags later, so this has to be asked here.
+            request.keep_alive = parser.should_keep_alive()
+            request.read_head(parser.get_method(), self._url, parser.get_http_version(), self._headers)
+            request.limit = hub.handler.plan_body(request)
+        except ProxyError as error:
+            self._refuse(error)
+            return
+        length = request.content_length
+        if request.limit < 0:
+            request.streamed = True
+        elif length is not None and length > request.limit:
+            self._refuse(_body_too_large(request.limit))
+            return
+        if length or request.chunked:
+            if request.expect_continue and self._exchange is None and not self._waiting:
+                request.expect_continue = False
+                self.write(CONTINUE)
+            if request.streamed:
+                self._accept(request)
+
+    def on_body(self, body: bytes) -> None:
+        request = self._request
+        if request is None or self._input_over:
+            return
+        size = len(body)
+        request.body_bytes += size
+        if request.streamed:
+            if request.on_body is not None:
+                request.on_body(body)
+            else:
+                request.parts.append(body)
+                self._pause_reading()
+            return
+        if request.body_bytes > request.limit:
+            self._refuse(_body_too_large(request.limit))
+        elif not self._hub.handler.reserve(size):
+            self._refuse(
+                ProxyError("the proxy is holding too many request bodies; try again", status=503, code="overloaded",
+                           retry_after_s=1)
+            )  # fmt: skip
+        else:
+            self._held_bytes += size
+            request.parts.append(body)
+
+    def on_message_complete(self) -> None:
+        request, self._request = self._request, None
+        self._in_message = False
+        if request is None or self._input_over:
+            return
+        self._held_bytes = 0
+        if request.streamed and (request.content_length or request.chunked):
+            request.complete = True
+            if request.on_body is not None:
+                request.on_body(b"")
+            return
+        request.finish_body()
+        self._accept(request)
+
+    # -- for the handler -------------------------------------------------------------------------------------------
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the client has fallen behind; pause whatever feeds it."""
+        return self._write_paused
+
+    @property
+    def is_closed(self) -> bool:
+        return self.transport.is_closing()
+
+    def pause_body(self) -> None:
+        """Stop reading a streamed request body (the backend takes it too slowly)."""
+        self._pause_reading()
+
+    def resume_body(self) -> None:
+        """Go on reading."""
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    def finish(self, request: InboundRequest, keep_alive: bool) -> None:
+        """The answer to `request` is written: take the next one, wait for it, or close."""
+        self._exchange = None
+        if self.transport.is_closing():
+            return
+        if not keep_alive or (request.streamed and not request.complete):
+            self._linger()
+            return
+        self.deadline = self._hub.clock() + self._hub.settings.keepalive_s
+        if self._waiting:
+            # From the loop, so that a long pipeline cannot recurse.
+            asyncio.get_running_loop().call_soon(self._next)
+        elif self._in_message:
+            self._still_reading(True, self._request is None)
+            coming = self._request
+            if coming is not None and coming.expect_continue and not coming.body_bytes:
+                self.write(CONTINUE)
+        if self._reading_paused:
+            self.resume_body()
+
+    def abort(self) -> None:
+        """Cut the connection: the client sees that the answer is not whole."""
+        self._exchange = None
+        self._input_over = True
+        self.transport.abort()
+
+    def close_when_idle(self) -> None:
+        """Draining: close now if nothing is under way; else the running answer says `Connection: close`."""
+        if self._exchange is None and not self._waiting and not self._in_message:
+            self.transport.close()
+
+    def expired(self, now: float) -> None:
+        """The deadline has passed (called by the sweep)."""
+        if self._write_paused:
+            unwritten = self.transport.get_write_buffer_size()
+            if unwritten < self._unwritten:
+                # Slow, but reading.
+                self._unwritten = unwritten
+                self.deadline = now + self._hub.settings.write_s
+            else:
+                self.abort_exchange()
+        elif self.lingering or self.transport.is_closing():
+            self.transport.abort()
+        elif self._exchange is not None:
+            self._exchange.expired(now)
+        elif self._in_message:
+            self._refuse(BadRequest("the request did not arrive in time", code="request_timeout", status=408))
+        else:
+            self.transport.close()
+
+    def abort_exchange(self) -> None:
+        """The client is stuck: give its exchange up and cut the connection."""
+        exchange, self._exchange = self._exchange, None
+        self.transport.abort()
+        if exchange is not None:
+            exchange.abandon()
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _still_reading(self, began: bool, in_head: bool) -> None:
+        """The request is not whole yet: bound its size and its time."""
+        hub = self._hub
+        if self._request is None:
+            # Bytes fed before the head began (the end of a pipelined body) are not the head's.
+            self._head_bytes = self._head_bytes + self._fed if in_head else 0
+            if self._head_bytes > hub.settings.header_bytes:
+                self._refuse(_head_too_large())
+            elif began and self._exchange is None:
+                self.deadline = hub.clock() + hub.settings.header_s
+        elif self._exchange is None:
+            self._head_bytes = 0
+            self.deadline = hub.clock() + hub.settings.body_s
+
+    def _accept(self, request: InboundRequest) -> None:
+        if self._exchange is None and not self._waiting:
+            self._begin(request)
+        else:
+            self._waiting.append(request)
+
+    def _begin(self, request: InboundRequest) -> None:
+        if request.error is not None:
+            self._hub.handler.refuse(self, request, request.error)
+            self._linger()
+            return
+        self.deadline = NEVER
+        self._exchange = _Starting()
+        exchange = self._hub.handler.begin(self, request)
+        # It may have been answered, and even the next one begun, before `begin` returned.
+        if exchange is not None and isinstance(self._exchange, _Starting):
+            self._exchange = exchange
+
+    def _next(self) -> None:
+        if self._exchange is None and self._waiting and not self.transport.is_closing():
+            self._begin(self._waiting.popleft())
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answer with `error` after what is under way, then close; nothing more is parsed."""
+        request = self._request or InboundRequest(self._hub.clock())
+        if request.streamed:
+            # The broken body belongs to the exchange that is running: give it up, the backend must not see it end.
+            self._input_over = True
+            self.abort_exchange()
+            return
+        self._request = None
+        self._in_message = False
+        self._input_over = True
+        self._drop_body()
+        request.keep_alive = False
+        request.error = error
+        self._accept(request)
+
+    def _drop_body(self) -> None:
+        if self._held_bytes:
+            self._hub.handler.release(self._held_bytes)
+            self._held_bytes = 0
+
+    def _linger(self) -> None:
+        self._input_over = True
+        self.lingering = True
+        if self.tls or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.deadline = self._hub.clock() + LINGER_S
+        self.resume_body()
+        self.transport.write_eof()
+
+    def _discard(self, size: int) -> None:
+        self._lingered += size
+        if self._lingered > LINGER_BYTES and self.lingering:
+            self.transport.abort()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _check_sizes(self, url: bytes, headers: HeaderList) -> None:
+        settings = self._hub.settings
+        if len(url) > settings.request_line_bytes:
+            raise BadRequest("the request target is too long", code="uri_too_long", status=414)
+        size = len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
+        if size > settings.header_bytes:
+            raise _head_too_large()
+
+
+class _Starting:
+    """Stands for the exchange while the handler is still starting it."""
+
+    def abandon(self) -> None: ...
+
+    def expired(self, now: float) -> None: ...
+
+    def flow(self, paused: bool) -> None: ...
+
+
+def _nowhere(data: bytes) -> None:
+    """Where an answer goes whose connection is gone."""
+
+
+def _head_too_large() -> BadRequest:
+    return BadRequest("the request's headers are too large", code="headers_too_large", status=431)
+
+
+def _body_too_large(limit: int) -> BadRequest:
+    return BadRequest(f"the request body is larger than {limit} bytes", code="body_too_large", status=413)
+
+
+def _parse_error(error: httptools.HttpParserError, data: bytes) -> BadRequest:
+    if data.startswith(b"PRI * HTTP/2"):
+        return BadRequest("HTTP/2 is not spoken here; use HTTP/1.1", code="http_version", status=505)
+    reason = str(error) or type(error).__name__
+    return BadRequest(f"malformed HTTP request: {reason}", code="malformed_request")

@@ -1,0 +1,185 @@
+"""A request as it came off the wire: its head, checked, and its body, whole or still coming."""
+
+from collections.abc import Callable
+
+from llmproxy.core.errors import BadRequest, ProxyError
+from llmproxy.wire import fields
+
+HeaderList = list[tuple[bytes, bytes]]
+
+
+class InboundRequest:
+    """One client request. `forward` holds the header lines that travel on, already joined, without framing,
+    `Host`, `Authorization` and what the proxy adds."""
+
+    __slots__ = (
+        "arrived",
+        "authorization",
+        "body",
+        "body_bytes",
+        "chunked",
+        "complete",
+        "content_length",
+        "content_type",
+        "error",
+        "expect_continue",
+        "forward",
+        "forwarded_for",
+        "forwarded_host",
+        "forwarded_proto",
+        "headers",
+        "host",
+        "keep_alive",
+        "limit",
+        "method",
+        "minor",
+        "on_body",
+        "parts",
+        "query",
+        "raw_path",
+        "request_id",
+        "streamed",
+        "target",
+        "upgrade",
+        "via",
+    )
+
+    def __init__(self, arrived: float) -> None:
+        self.arrived = arrived
+        self.method = b""
+        self.target = b""
+        self.raw_path = b""
+        self.query = b""
+        self.minor = 1
+        self.headers: HeaderList = []
+        self.forward = b""
+        self.keep_alive = True
+        self.host = b""
+        self.content_length: int | None = None
+        self.chunked = False
+        self.content_type = b""
+        self.authorization: bytes | None = None
+        self.request_id: bytes | None = None
+        self.expect_continue = False
+        self.upgrade = b""
+        self.via: bytes | None = None
+        self.forwarded_for: bytes | None = None
+        self.forwarded_host: bytes | None = None
+        self.forwarded_proto: bytes | None = None
+        # The body: collected in `parts` up to `limit`, joined into `body`; or handed on piece by piece.
+        self.limit = 0
+        self.streamed = False
+        self.parts: list[bytes] = []
+        self.body = b""
+        self.body_bytes = 0
+        self.complete = False
+        self.on_body: Callable[[bytes], None] | None = None
+        self.error: ProxyError | None = None
+
+    def read_head(self, method: bytes, target: bytes, version: str, headers: HeaderList) -> None:
+        """Check the head and sort its fields. `headers` come from llhttp, which has refused malformed lines,
+        duplicate and conflicting lengths and unknown codings. Raises `BadRequest`."""
+        self.method = method
+        self.headers = headers
+        if version == "1.0":
+            self.minor = 0
+        elif version != "1.1":
+            raise BadRequest(f"HTTP/{version} is not spoken here; use HTTP/1.1", code="http_version", status=505)
+        forward: list[bytes] = []
+        hosts = 0
+        connection: list[bytes] = []
+        kind_of = fields.REQUEST.get
+        for name, value in headers:
+            kind = kind_of(name.lower())
+            if kind is None:
+                forward.append(b"%b: %b\r\n" % (name, value))
+            elif kind == fields.HOST:
+                hosts += 1
+                self.host = value.strip()
+            elif kind == fields.CONTENT_TYPE:
+                self.content_type = value
+                forward.append(b"%b: %b\r\n" % (name, value))
+            elif kind == fields.CONTENT_LENGTH:
+                self.content_length = fields.parse_length(value)
+            elif kind == fields.CONNECTION:
+                connection.append(value)
+            elif kind == fields.AUTHORIZATION:
+                if self.authorization is not None:
+                    raise BadRequest("Authorization is given twice", code="duplicate_header")
+                self.authorization = value
+            else:
+                self._rare(kind, value)
+        if hosts != 1 and (hosts or self.minor):
+            raise BadRequest("exactly one Host header is required", code="invalid_host")
+        self.read_target(target)
+        if connection:
+            forward = self._without_nominated(connection, forward)
+        self.forward = b"".join(forward)
+
+    def read_target(self, target: bytes) -> None:
+        """Split the target into path and query; an absolute-form target also gives the host (RFC 9112, 3.2.2)."""
+        if target[:1] != b"/":
+            scheme, found, rest = target.partition(b"://")
+            if target == b"*" and self.method == b"OPTIONS":
+                rest = b"/*"
+            elif not found or scheme.lower() not in (b"http", b"https"):
+                raise BadRequest("the request target must be a path or an http:// URL", code="invalid_target")
+            else:
+                self.host, slash, rest = rest.partition(b"/")
+                rest = slash + rest or b"/"
+            target = rest
+        if not target.isascii() or b"#" in target:
+            raise BadRequest("the request target has characters that must be percent-encoded", code="invalid_target")
+        if self.host and not fields.is_host(self.host):
+            raise BadRequest("the Host header is malformed", code="invalid_host")
+        self.target = target
+        self.raw_path, _, self.query = target.partition(b"?")
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of header `name` (lower case), or None."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+    def finish_body(self) -> None:
+        """The last byte of the body has arrived."""
+        self.complete = True
+        if self.parts:
+            self.body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+            self.parts = []
+
+    def _rare(self, kind: int, value: bytes) -> None:
+        if kind == fields.REQUEST_ID:
+            self.request_id = value
+        elif kind == fields.VIA:
+            self.via = value if self.via is None else self.via + b", " + value
+        elif kind == fields.TRANSFER_ENCODING:
+            if self.chunked or value.strip().lower() != b"chunked":
+                raise BadRequest("Transfer-Encoding must be chunked, once", code="invalid_framing", status=501)
+            if not self.minor:
+                raise BadRequest("HTTP/1.0 has no Transfer-Encoding", code="invalid_framing")
+            self.chunked = True
+        elif kind == fields.EXPECT:
+            if value.strip().lower() != b"100-continue":
+                raise BadRequest("the only expectation met here is 100-continue", code="expectation", status=417)
+            self.expect_continue = self.minor == 1
+        elif kind == fields.UPGRADE:
+            self.upgrade = value.strip().lower()
+        elif kind == fields.FORWARDED_FOR:
+            self.forwarded_for = value if self.forwarded_for is None else self.forwarded_for + b", " + value
+        elif kind == fields.FORWARDED_PROTO:
+            self.forwarded_proto = value
+        elif kind == fields.FORWARDED_HOST:
+            self.forwarded_host = value
+        elif kind == fields.REFUSED:
+            raise BadRequest("a framing header is misspelt with an underscore", code="invalid_framing")
+        # Everything else in the table is hop-by-hop or replaced by ours: it ends here.
+
+    def _without_nominated(self, connection: list[bytes], forward: list[bytes]) -> list[bytes]:
+        """Drop the fields that Connection names (RFC 9110, 7.6.1)."""
+        nominated = {option.strip().lower() for value in connection for option in value.split(b",")}
+        nominated -= fields.CONNECTION_OPTIONS
+        if not nominated:
+            return forward
+        return [line for line in forward if line.partition(b":")[0].lower() not in nominated]

@@ -1,0 +1,77 @@
+"""Listens, and keeps the set of client connections."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from llmproxy.wire.deadlines import Deadlines
+from llmproxy.wire.downstream import ConnectionSettings, Downstream, RequestHandler
+
+
+class Listener:
+    """The public port. `start`, then `stop_accepting`, then `drained` as the last connections end."""
+
+    def __init__(
+        self,
+        handler: RequestHandler,
+        *,
+        deadlines: Deadlines,
+        clock: Callable[[], float],
+        settings: ConnectionSettings,
+        max_connections: int = 20000,
+    ) -> None:
+        self.handler = handler
+        self.deadlines = deadlines
+        self.clock = clock
+        self.max_connections = max_connections
+        self.connections: set[Downstream] = set()
+        self.accepted = 0
+        self.refused = 0
+        self.configure(settings)
+        self._server: asyncio.Server | None = None
+
+    def configure(self, settings: ConnectionSettings) -> None:
+        """Replace the bounds for requests that come from now on."""
+        self.settings = settings
+        self.size_check_bytes = min(settings.header_bytes, settings.request_line_bytes)
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Listen. Raises OSError (address in use, no permission)."""
+        loop = asyncio.get_running_loop()
+        # Thousands of clients may arrive in one instant: the kernel's own bound (somaxconn) is the only one wanted.
+        self._server = await loop.create_server(lambda: Downstream(self), host, port, ssl=tls, backlog=65535)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        if self._server is None or not self._server.sockets:
+            return 0
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket; connections go on."""
+        if self._server is not None:
+            self._server.close()
+
+    def close_idle(self) -> None:
+        """Close connections with nothing under way."""
+        for connection in tuple(self.connections):
+            connection.close_when_idle()
+
+    def abort_all(self) -> None:
+        """Cut what is left."""
+        for connection in tuple(self.connections):
+            connection.abort_exchange()
+
+    # -- for connections -------------------------------------------------------------------------------------------
+
+    def opened(self, connection: Downstream) -> bool:
+        self.connections.add(connection)
+        self.accepted += 1
+        if len(self.connections) > self.max_connections:
+            self.refused += 1
+            return False
+        return True
+
+    def closed(self, connection: Downstream) -> None:
+        self.connections.discard(connection)

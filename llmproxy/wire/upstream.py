@@ -1,0 +1,262 @@
+"""The backend's side: one connection, one exchange at a time, the answer handed piece by piece to its relay."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+
+from llmproxy.core.outcome import Outcome
+from llmproxy.wire.inbound import HeaderList
+
+if TYPE_CHECKING:
+    from llmproxy.wire.connections import ConnectionPool
+    from llmproxy.wire.relay import Relay
+
+HEAD_MAX_BYTES = 256 * 1024
+_EMPTY = (204, 304)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection to a backend. Idle when `relay` is None; then any byte from the backend kills it."""
+
+    __slots__ = (
+        "_at_boundary",
+        "_bodyless",
+        "_head_bytes",
+        "_keep_alive",
+        "_mid_chunk",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_pool",
+        "_sent",
+        "_surplus",
+        "chunked",
+        "complete",
+        "content_length",
+        "head_done",
+        "headers",
+        "idle_since",
+        "on_drain",
+        "relay",
+        "reused",
+        "status",
+        "trailers",
+        "transport",
+        "until_close",
+        "write_paused",
+    )
+
+    def __init__(self, pool: "ConnectionPool") -> None:
+        # Per connection.
+        self._pool = pool
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parts: list[bytes] = []
+        self._paused = False
+        self.write_paused = False
+        self.on_drain: Callable[[], None] | None = None
+        self.relay: Relay | None = None
+        self.idle_since = 0.0
+        self.reused = False
+        self._reset(False)
+
+    def _reset(self, bodyless: bool) -> None:
+        # Per exchange.
+        self.status = 0
+        self.headers: HeaderList = []
+        self.trailers: HeaderList = []
+        self.content_length: int | None = None
+        self.chunked = False
+        self.until_close = False
+        self.head_done = False
+        self.complete = False
+        self._bodyless = bodyless
+        self._keep_alive = False
+        self._mid_chunk = False
+        self._at_boundary = False
+        self._surplus = False
+        self._head_bytes = 0
+        self._sent = True
+
+    # -- for the handler -------------------------------------------------------------------------------------------
+
+    def send(self, relay: "Relay", request: bytes, body: bytes, *, bodyless: bool, whole: bool = True) -> None:
+        """Send a request and hand its answer to `relay`. `bodyless`: the method is HEAD. `whole`: nothing follows."""
+        self._reset(bodyless)
+        self.relay = relay
+        self._sent = whole
+        if body and len(body) <= 65536:
+            self.transport.write(request + body)
+        elif body:
+            self.transport.writelines((request, body))
+        else:
+            self.transport.write(request)
+
+    def send_more(self, data: bytes, *, last: bool = False) -> None:
+        """A further piece of a streamed request body, already framed."""
+        if data:
+            self.transport.write(data)
+        if last:
+            self._sent = True
+
+    def pause(self) -> None:
+        """The client reads slowly: stop taking the answer."""
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self._paused:
+            self._paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Give the exchange up and cut the connection, so that the engine stops generating."""
+        self.relay = None
+        self.on_drain = None
+        self.transport.abort()
+
+    # -- asyncio ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._pool.opened(self)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.on_drain is not None:
+            self.on_drain()
+
+    def data_received(self, data: bytes) -> None:
+        relay = self.relay
+        if relay is None:
+            # Nobody asked: an answer to nothing could only be taken for the next request's.
+            self.transport.abort()
+            return
+        passing = self.head_done
+        at_boundary = passing and self._at_boundary
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self.complete:
+                self.abort()
+                relay.lost(Outcome.BAD_RESPONSE)
+                return
+            self._surplus = True
+        if not self.head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_MAX_BYTES:
+                self.abort()
+                relay.lost(Outcome.BAD_RESPONSE)
+            return
+        parts = self._parts
+        if parts:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+        else:
+            body = b""
+        if self.complete:
+            whole = at_boundary and not self._surplus
+            self._finish(relay, data, body, whole)
+        elif body or not passing:
+            # Inside a chunk's size line nothing has been called back yet, but the bytes do not end in CRLF.
+            self._at_boundary = not self._mid_chunk and data.endswith(b"\r\n")
+            relay.piece(data, body, at_boundary and self._at_boundary)
+        else:
+            self._at_boundary = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.closed(self)
+        relay, self.relay = self.relay, None
+        self._parser = None
+        self.on_drain = None
+        if relay is None:
+            return
+        if exc is None and self.head_done and self.until_close:
+            self.complete = True
+            relay.piece(b"", b"", False, last=True)
+        else:
+            relay.lost(Outcome.RESET)
+
+    # -- httptools -------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._surplus = True
+
+    def on_status(self, status: bytes) -> None:
+        pass
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_done:
+            self.headers.append((name, value))
+        elif not self.complete:
+            self.trailers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self.complete:
+            return
+        parser = self._parser
+        self.status = status = parser.get_status_code()
+        if status < 200:
+            return
+        # llhttp resets its flags later, so this has to be asked here.
+        self._keep_alive = parser.should_keep_alive()
+        for name, value in self.headers:
+            size = len(name)
+            if size == 14 and name.lower() == b"content-length":
+                self.content_length = int(value)
+            elif size == 17 and name.lower() == b"transfer-encoding":
+                self.chunked = True
+                if value.strip().lower() != b"chunked":
+                    self._surplus = True
+        self.head_done = True
+        if self._bodyless or status in _EMPTY:
+            self.complete = True
+            if self._bodyless:
+                # llhttp does not know that this answer has no body and would wait for it.
+                self._keep_alive = False
+        elif not self.chunked and self.content_length is None:
+            self.until_close = True
+
+    def on_body(self, body: bytes) -> None:
+        if not self.complete:
+            self._parts.append(body)
+
+    def on_chunk_header(self) -> None:
+        self._mid_chunk = True
+
+    def on_chunk_complete(self) -> None:
+        self._mid_chunk = False
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200:
+            self.complete = True
+            return
+        # An informational answer: relayed at once (never 100, which we asked nothing for), then the real one comes.
+        relay = self.relay
+        if relay is not None and self.status not in (100, 101):
+            relay.informational(self.status, self.headers)
+        self.headers = []
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _finish(self, relay: "Relay", data: bytes, body: bytes, whole: bool) -> None:
+        """The answer is complete: free the connection first, so that whoever resumes may use it again."""
+        self.relay = None
+        self.on_drain = None
+        if self._paused:
+            # Pooled while paused, it would hang its next user.
+            self.resume()
+        if self._keep_alive and self._sent and not self._surplus and not self.write_paused:
+            self._pool.put(self)
+        else:
+            self.transport.close()
+        relay.piece(data, body, whole, last=True)
