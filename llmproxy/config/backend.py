@@ -1,28 +1,30 @@
 """A backend in the configuration: a URL, or a URL with options; turned into the frozen `BackendSpec`."""
 
 import hashlib
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from llmproxy.config.section import Section
+from llmproxy.config.values import AuthoritiesFile, Name
 from llmproxy.core.backend import BackendSpec
 
 
-class BackendConfig(BaseModel):
+class BackendConfig(Section):
     """One server. `"http://10.0.1.11:8000"` is short for `{url: "http://10.0.1.11:8000"}`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     url: str = Field(description="`http://host:port` or `https://host:port`, with an optional base path.")
-    id: str | None = Field(
+    id: Name | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="Label in logs, metrics and headers; by default the pool's name and a digest of the URL.",
     )
-    weight: float = Field(1.0, gt=0, description="Share of the traffic, relative to the pool's other backends.")
+    weight: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="Share of the traffic, relative to the pool's other backends."
+    )
     max_concurrency: int | None = Field(None, ge=1, description="Most requests in flight there; none is no limit.")
-    ca: str | None = Field(None, description="PEM file to verify an https:// backend with.")
+    ca: AuthoritiesFile | None = Field(None, description="PEM file to verify an https:// backend with.")
     resolve: bool = Field(
         False, description="Make every address of the host name a backend of its own, kept up to date from DNS."
     )
@@ -35,15 +37,23 @@ class BackendConfig(BaseModel):
     @field_validator("url")
     @classmethod
     def _usable_url(cls, value: str) -> str:
+        if "@" in value or "?" in value or "#" in value:
+            raise ValueError("a backend's url is scheme, host, port and path only (use upstream_key for a key)")
+        if not re.fullmatch(r"[!-~]*", value):
+            raise ValueError(f"{value!r} holds a space, a control character or a letter beyond ASCII")
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https"):
             raise ValueError(f"{value!r} must start with http:// or https://")
         if not parts.hostname:
             raise ValueError(f"{value!r} has no host")
-        if parts.username or parts.query or parts.fragment:
-            raise ValueError("a backend's url is scheme, host, port and path only (use upstream_key for a key)")
-        _ = parts.port  # raises ValueError when it is no port
+        _check_port(value, parts.netloc)
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _ca_needs_tls(self) -> "BackendConfig":
+        if self.ca is not None and not self.url.startswith("https:"):
+            raise ValueError("ca is of use for an https:// url only")
+        return self
 
     def spec(self, pool: str) -> BackendSpec:
         """The frozen description of this backend as a member of `pool`."""
@@ -60,3 +70,10 @@ class BackendConfig(BaseModel):
             base_path=parts.path.rstrip("/"),
             ca_file=self.ca,
         )
+
+
+def _check_port(url: str, netloc: str) -> None:
+    """urlsplit takes "http://h:" and "http://h:0" for urls; nothing can be reached there."""
+    port = re.search(r":([^\]:]*)$", netloc)
+    if port is not None and not (port[1].isdecimal() and 0 < int(port[1][:6]) <= 65535):
+        raise ValueError(f"{url!r} has no usable port")

@@ -1,23 +1,33 @@
 """The configuration as frozen, typed values. Each field's description is the manual: the reference page and the
 JSON Schema are generated from it."""
 
+import ipaddress
+import ssl
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from llmproxy.config.backend import BackendConfig
-from llmproxy.config.units import KIB, MIB, Duration, Ratio, Size
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+from llmproxy.config.section import Section
+from llmproxy.config.units import KIB, MIB, Duration, Ratio, Size, format_size
+from llmproxy.config.values import Name, Network, Origin, OutputFile, ReadableFile, RequestPath, file_context
 
 
 class TlsConfig(Section):
-    cert: str = Field(description="PEM file with the certificate chain of the listener.")
-    key: str = Field(description="PEM file with its private key.")
+    cert: ReadableFile = Field(description="PEM file with the certificate chain of the listener.")
+    key: ReadableFile = Field(description="PEM file with its private key.")
+
+    @model_validator(mode="after")
+    def _fit_together(self, info: ValidationInfo) -> "TlsConfig":
+        if file_context(info) is None:
+            return self
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key, password="")
+        except (OSError, ValueError) as error:
+            if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+                raise ValueError("the key does not belong to the certificate") from None
+            raise ValueError("cert and key must be PEM files, and the key must have no passphrase") from None
+        return self
 
 
 class LimitsConfig(Section):
@@ -28,6 +38,15 @@ class LimitsConfig(Section):
     request_line: Size = Field(16 * KIB, description="Longest request target; beyond it, 414.")
     connections: int = Field(20000, ge=1, description="Most client connections at once; further ones are refused.")
 
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> "LimitsConfig":
+        largest = max(self.body, self.multipart)
+        if self.buffered < largest:
+            raise ValueError(
+                f"buffered ({format_size(self.buffered)}) is smaller than one largest body ({format_size(largest)})"
+            )
+        return self
+
 
 class ServerTimeouts(Section):
     header: Duration = Field(10.0, description="Time for a client to send a request's head, from its first byte.")
@@ -37,7 +56,7 @@ class ServerTimeouts(Section):
 
 
 class CorsConfig(Section):
-    origins: tuple[str, ...] = Field(
+    origins: tuple[Origin, ...] = Field(
         (), description='Origins that browsers may call from, such as `https://chat.example.com`, or `"*"`.'
     )
     max_age: Duration = Field(600.0, description="How long a browser may remember the preflight answer.")
@@ -48,10 +67,10 @@ class ServerConfig(Section):
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     drain_timeout: Duration = Field(30.0, description="After SIGTERM, how long running streams may finish.")
     tls: TlsConfig | None = Field(None, description="Serve HTTPS with this certificate.")
-    trusted_proxies: tuple[str, ...] = Field(
+    trusted_proxies: tuple[Network, ...] = Field(
         (), description="Networks (CIDR) whose X-Forwarded-* headers are believed; everyone else's are replaced."
     )
-    allow_routes: tuple[str, ...] = Field(
+    allow_routes: tuple[RequestPath, ...] = Field(
         (), description="Engine-control paths to open to clients (denied by default), such as `/v1/load_lora_adapter`."
     )
     cors: CorsConfig = Field(CorsConfig(), description="Cross-origin access for browsers; off by default.")
@@ -59,26 +78,27 @@ class ServerConfig(Section):
     limits: LimitsConfig = Field(LimitsConfig(), description="Bounds on what a client may send.")
     timeouts: ServerTimeouts = Field(ServerTimeouts(), description="Bounds on how slow a client may be.")
 
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        import ipaddress
-
-        for item in value:
-            ipaddress.ip_network(item, strict=False)
-        return value
-
 
 class AdminConfig(Section):
     host: str = Field("127.0.0.1", description="Address of the admin port (metrics, health, pools).")
     port: int = Field(8081, ge=0, le=65535, description="Port of the admin API; 0 picks a free one.")
-    token: str = Field("", description="Bearer token for the admin API; required when it listens beyond loopback.")
+    token: str = Field(
+        "", repr=False, description="Bearer token for the admin API; required when it listens beyond loopback."
+    )
 
     @model_validator(mode="after")
     def _token_when_wide(self) -> "AdminConfig":
-        if self.host not in ("127.0.0.1", "::1", "localhost") and not self.token:
-            raise ValueError(f"admin.host {self.host} is reachable from outside: set admin.token, or bind 127.0.0.1")
+        if not self.token and not self.is_loopback:
+            raise ValueError(f"host {self.host!r} is reachable from outside: set a token, or listen on 127.0.0.1")
         return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the admin port."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 class PolicyConfig(Section):
@@ -99,7 +119,7 @@ class PolicyConfig(Section):
 
 
 class HealthConfig(Section):
-    path: str = Field("/health", pattern=r"^/", description="Path probed on each backend; 200 is healthy.")
+    path: str = Field("/health", pattern=r"^/[!-~]*$", description="Path probed on each backend; 200 is healthy.")
     interval: Duration = Field(10.0, gt=0, description="Time between two probes (jittered by 10 %).")
     timeout: Duration = Field(2.0, gt=0, description="Time a probe may take.")
     unhealthy_after: int = Field(3, ge=1, description="Failed probes in a row that take a backend out.")
@@ -116,6 +136,12 @@ class BreakerConfig(Section):
     min_requests: int = Field(20, ge=1, description="Requests in the window before `error_ratio` counts.")
     open_for: Duration = Field(10.0, gt=0, description="First time out; doubles at each failed trial (jittered).")
     max_open_for: Duration = Field(120.0, gt=0, description="Longest time out.")
+
+    @model_validator(mode="after")
+    def _longest_is_longest(self) -> "BreakerConfig":
+        if self.max_open_for < self.open_for:
+            raise ValueError("max_open_for is shorter than open_for")
+        return self
 
 
 class PoolTimeouts(Section):
@@ -142,7 +168,7 @@ class QueueConfig(Section):
 class PoolConfig(Section):
     policy: PolicyConfig = Field(PolicyConfig(), description="How a backend is chosen: a name, or a name with options.")
     backends: tuple[BackendConfig, ...] = Field(min_length=1, description="The servers: URLs, or URLs with options.")
-    upstream_key: str = Field("", description="API key sent to the backends instead of the client's.")
+    upstream_key: str = Field("", repr=False, description="API key sent to the backends instead of the client's.")
     inject_usage: bool = Field(
         False, description="Ask engines for `usage` in streams even if the client did not, and hide the extra chunk."
     )
@@ -155,17 +181,17 @@ class PoolConfig(Section):
 
 class ModelConfig(Section):
     pool: str = Field(description="The pool that serves it.")
-    rewrite: str | None = Field(None, description="The name the backend knows it by, when that differs.")
+    rewrite: str | None = Field(None, min_length=1, description="The name the backend knows it by, when that differs.")
 
 
 class RouteConfig(Section):
-    path: str = Field(pattern=r"^/", description="Path prefix.")
+    path: RequestPath = Field(description="Path prefix.")
     pool: str = Field(description="The pool that serves it.")
 
 
 class LoggingConfig(Section):
     access: Literal["json", "off"] = Field("json", description="One JSON line for each request, or none.")
-    file: str | None = Field(None, description="File for the access log; standard output when absent.")
+    file: OutputFile | None = Field(None, description="File for the access log; standard output when absent.")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Level of the proxy's own log.")
 
 
@@ -174,7 +200,7 @@ class Config(Section):
 
     server: ServerConfig = Field(ServerConfig(), description="The public port.")
     admin: AdminConfig = Field(AdminConfig(), description="The admin port.")
-    pools: dict[str, PoolConfig] = Field(min_length=1, description="Groups of backends that serve the same models.")
+    pools: dict[Name, PoolConfig] = Field(min_length=1, description="Groups of backends that serve the same models.")
     models: dict[str, ModelConfig] = Field(
         default_factory=dict,
         description="Name clients use -> pool. With one pool and no models, every name goes to that pool.",

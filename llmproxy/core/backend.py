@@ -42,6 +42,9 @@ class BackendSpec:
     base_path: str = ""
     ca_file: str | None = None
     """PEM file to verify an https:// backend with, instead of the system's store."""
+    server_name: str = ""
+    """The host name behind `host` where that is one of the name's addresses: what to verify the certificate
+    against and to send as SNI and Host. Empty: `host` itself."""
 
 
 @dataclass(frozen=True, slots=True)

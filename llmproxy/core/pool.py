@@ -25,6 +25,8 @@ class Pool(Generic[S]):
     retries: RetryBudget
     queue: Any
     backends: tuple[Backend, ...] = ()
+    bounded: bool = False
+    """Whether any backend has a `max_concurrency`; if none has, no request ever waits for room."""
 
     def set_members(self, backends: Sequence[Backend], now: float) -> None:
         """Swap the membership (the registrar's call). Leavers drain; the routing policy forgets them."""
@@ -33,4 +35,5 @@ class Pool(Generic[S]):
             if backend not in kept:
                 self.routing.forget(backend)
         self.backends = tuple(backends)
+        self.bounded = any(backend.spec.max_concurrency is not None for backend in self.backends)
         self.health.set_members(self.backends, now)

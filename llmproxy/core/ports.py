@@ -52,11 +52,20 @@ class HealthRegistry(Protocol):
     def candidates(self, now: float) -> Sequence[Backend]:
         """Eligible backends, or (panic) the ejected ones when none is; never loading, sleeping or draining ones."""
 
-    def chosen(self, backend: Backend, now: float) -> None:
-        """A request goes there: takes the trial when the breaker is half-open."""
+    def chosen(self, backend: Backend, now: float) -> bool:
+        """A request goes there: takes the trial when the breaker is half-open. True when this request is the trial."""
 
-    def observe(self, backend: Backend, outcome: Outcome, now: float) -> None:
-        """Passive health: how an attempt ended. Called once for each `chosen`."""
+    def observe(
+        self,
+        backend: Backend,
+        outcome: Outcome,
+        now: float,
+        *,
+        trial: bool | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Passive health: how an attempt ended. Called once for each `chosen`, with its answer as `trial`; None takes
+        the first outcome while a trial is out for the trial's. `retry_after_s` goes with BUSY."""
 
     def probed(self, backend: Backend, result: ProbeResult, now: float) -> None: ...
 

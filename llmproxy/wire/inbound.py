@@ -1,6 +1,7 @@
 """A request as it came off the wire: its head, checked, and its body, whole or still coming."""
 
 from collections.abc import Callable
+from typing import Any
 
 from llmproxy.core.errors import BadRequest, ProxyError
 from llmproxy.wire import fields
@@ -39,6 +40,7 @@ class InboundRequest:
         "raw_path",
         "request_id",
         "streamed",
+        "tag",
         "target",
         "upgrade",
         "via",
@@ -75,6 +77,8 @@ class InboundRequest:
         self.complete = False
         self.on_body: Callable[[bytes], None] | None = None
         self.error: ProxyError | None = None
+        # The handler's own note about this request.
+        self.tag: Any = None
 
     def read_head(self, method: bytes, target: bytes, version: str, headers: HeaderList) -> None:
         """Check the head and sort its fields. `headers` come from llhttp, which has refused malformed lines,

@@ -1,0 +1,68 @@
+# llmproxy: `make serve` runs it, `make test` tests it; both do all their own set-up in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: help serve test check lint format docs bench test-engines engines clean
+
+help:
+	@echo "make serve                 two emulated backends, the proxy on :8080, the admin port on :8081"
+	@echo "make serve CONFIG=my.yaml  the proxy with your configuration"
+	@echo "make test                  lint, types and all tests"
+	@echo "make test-engines          the end-to-end tests against two real vLLM engines on the CPU"
+	@echo "make bench                 CPU and latency beside nginx, HAProxy and vllm-router"
+	@echo "make docs                  regenerate the reference pages from the code"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "llmproxy needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Use make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "cannot make a virtual environment: install the venv module (Debian: apt-get install python3-venv)"; exit 1; }
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[redis,gpu,dev]'
+	@touch $(STAMP) $@
+
+serve: $(STAMP)
+ifdef CONFIG
+	@exec $(BIN)/llmproxy serve --config $(CONFIG)
+else
+	@exec $(BIN)/llmproxy demo
+endif
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(DEV_STAMP) lint
+	@sh tests/needs.sh
+	$(BIN)/python -m pytest
+
+check: test
+
+docs: $(DEV_STAMP)
+	$(BIN)/python -m llmproxy.config.reference > docs/configuration.md
+	$(BIN)/python -m llmproxy.telemetry.reference > docs/metrics.md
+
+bench: $(DEV_STAMP)
+	$(BIN)/python -m bench $(BENCH)
+
+engines: $(DEV_STAMP)
+	sh tests/engines/install.sh
+
+test-engines: engines
+	$(BIN)/python -m pytest tests/engines -m engines
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

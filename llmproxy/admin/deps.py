@@ -1,0 +1,37 @@
+"""What the admin port needs of the application, and nothing more."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmproxy.control.reload import ReloadResult
+from llmproxy.core.backend import Backend
+from llmproxy.core.clock import Clock
+from llmproxy.core.pool import Pool
+
+
+def _no_one(pool: Pool[Any]) -> None:
+    return None
+
+
+def _nothing(pool: Pool[Any], backend: Backend) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class AdminDeps:
+    """Each is asked at every request, so that a reload needs no restart of the admin port."""
+
+    pools: Callable[[], Mapping[str, Pool[Any]]]
+    clock: Clock
+    reload: Callable[[], Awaitable[ReloadResult]]
+    render_metrics: Callable[[], tuple[bytes, str]]
+    """The metrics page and its content type."""
+    is_draining: Callable[[], bool]
+    """Whether the process is on its way out (SIGTERM)."""
+    token: Callable[[], str]
+    """The bearer token; empty when there is none."""
+    on_drain: Callable[[Pool[Any]], None] = _no_one
+    """Told after a backend was drained or undrained: requests that wait for a place may now have one."""
+    describe: Callable[[Pool[Any], Backend], Mapping[str, Any]] = _nothing
+    """Further facts about a backend to show, such as what its breaker counted."""

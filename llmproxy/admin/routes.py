@@ -1,0 +1,95 @@
+"""What each route of the admin port does. Whether it may is `guard.py`'s business."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from aiohttp import web
+
+from llmproxy.admin.deps import AdminDeps
+from llmproxy.admin.errors import AdminError
+from llmproxy.admin.views import backend_view, pool_view
+from llmproxy.core.backend import Backend
+from llmproxy.core.pool import Pool
+
+
+class Routes:
+    """The handlers, over the application's `AdminDeps`."""
+
+    def __init__(self, deps: AdminDeps) -> None:
+        self._deps = deps
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.get("/livez", self.livez),
+            web.get("/readyz", self.readyz),
+            web.get("/metrics", self.metrics),
+            web.get("/admin/pools", self.pools),
+            web.get("/admin/pools/{pool}", self.pool),
+            web.post("/admin/pools/{pool}/backends/{id}/drain", self.drain),
+            web.post("/admin/pools/{pool}/backends/{id}/undrain", self.undrain),
+            web.post("/admin/reload", self.reload),
+        ]
+
+    async def livez(self, request: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        if self._deps.is_draining():
+            return web.json_response({"ready": False, "reason": "draining"}, status=503)
+        now = self._deps.clock()
+        if not any(pool.health.candidates(now) for pool in self._deps.pools().values()):
+            return web.json_response({"ready": False, "reason": "no_backend_available"}, status=503)
+        return web.json_response({"ready": True})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._deps.render_metrics()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def pools(self, request: web.Request) -> web.Response:
+        return web.json_response({"pools": [pool_view(pool, self._deps) for pool in self._deps.pools().values()]})
+
+    async def pool(self, request: web.Request) -> web.Response:
+        return web.json_response(pool_view(self._find_pool(request), self._deps))
+
+    async def drain(self, request: web.Request) -> web.Response:
+        pool, backend = self._find_backend(request)
+        pool.health.drain(backend, self._deps.clock())
+        return self._changed(pool, backend)
+
+    async def undrain(self, request: web.Request) -> web.Response:
+        pool, backend = self._find_backend(request)
+        pool.health.undrain(backend, self._deps.clock())
+        return self._changed(pool, backend)
+
+    async def reload(self, request: web.Request) -> web.Response:
+        result = await self._deps.reload()
+        if not result.ok:
+            message = "the configuration was refused; the old one stays in force"
+            raise AdminError(422, "invalid_configuration", message, {"problems": list(result.problems)})
+        return web.json_response(
+            {"reloaded": True, "changed": result.changed, "needs_restart": list(result.needs_restart)}
+        )
+
+    def _changed(self, pool: Pool[Any], backend: Backend) -> web.Response:
+        self._deps.on_drain(pool)
+        return web.json_response(backend_view(pool, backend, self._deps))
+
+    def _find_pool(self, request: web.Request) -> Pool[Any]:
+        name = request.match_info["pool"]
+        pools = self._deps.pools()
+        if name not in pools:
+            raise AdminError(404, "pool_not_found", f"there is no pool {name!r}, only {_listed(pools)}")
+        return pools[name]
+
+    def _find_backend(self, request: web.Request) -> tuple[Pool[Any], Backend]:
+        pool = self._find_pool(request)
+        wanted = request.match_info["id"]
+        for backend in pool.backends:
+            if backend.id == wanted:
+                return pool, backend
+        known = _listed(backend.id for backend in pool.backends)
+        raise AdminError(404, "backend_not_found", f"pool {pool.name!r} has no backend {wanted!r}, only {known}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none at all"

@@ -1,0 +1,325 @@
+"""The composition root: it alone knows which concrete class stands behind which interface."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+
+from llmproxy import __version__
+from llmproxy.admin.deps import AdminDeps
+from llmproxy.admin.server import AdminServer
+from llmproxy.config.model import Config, PoolConfig
+from llmproxy.control.catalog import Catalog
+from llmproxy.control.file_watch import FileWatch
+from llmproxy.control.prober import Prober
+from llmproxy.control.registrar import Registrar
+from llmproxy.control.reload import Reloader, ReloadResult, Trigger
+from llmproxy.control.resolver import Resolver
+from llmproxy.core.backend import Backend, Status
+from llmproxy.core.pool import Pool
+from llmproxy.core.ports import ProbeResult
+from llmproxy.core.step import Signal
+from llmproxy.pipeline.account import Account
+from llmproxy.pipeline.handler import Handler
+from llmproxy.pipeline.links import Links
+from llmproxy.pipeline.local import LocalAnswers
+from llmproxy.pipeline.snapshot import ServingPool, Snapshot
+from llmproxy.policy.admission.fifo import FifoQueue
+from llmproxy.policy.health.registry import Health
+from llmproxy.policy.health.settings import HealthSettings
+from llmproxy.policy.retry.budget import Budget
+from llmproxy.policy.routing.registry import build as build_policy
+from llmproxy.telemetry.access_log import AccessLog
+from llmproxy.telemetry.exposition import Exposition
+from llmproxy.telemetry.metrics import Metrics
+from llmproxy.telemetry.sink import sink_for
+from llmproxy.tls import listener_context
+from llmproxy.wire.deadlines import Deadlines
+from llmproxy.wire.downstream import ConnectionSettings
+from llmproxy.wire.listener import Listener
+
+log = logging.getLogger("llmproxy")
+
+_BREAKING = frozenset({Status.OPEN, Status.HALF_OPEN})
+
+
+class App:
+    """One proxy. `await start()`; `await stop()` drains and ends it. Two of them live in one process without
+    knowing of each other.
+
+    `load` reads the configuration again for a reload (None: there is nothing to reload, as in a demo).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        load: Callable[[], Config] | None = None,
+        watch: FileWatch | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        seed: int | None = None,
+    ) -> None:
+        self.config = config
+        self._clock = clock
+        self._rng = random.Random(seed)  # noqa: S311 (tie-breaks and jitter, no secrets)
+        self._load = load
+        self.pools: dict[str, ServingPool] = {}
+        self._probers: dict[str, Prober] = {}
+        self._health: dict[str, Health] = {}
+        self._budgets: dict[str, Budget] = {}
+        self._stopped = False
+        self.metrics = Metrics(version=__version__)
+        self._exposition = Exposition(self.metrics)
+        self._access_log = None if config.logging.access == "off" else AccessLog(sink_for(config.logging.file))
+        self.resolver = Resolver(clock=clock, rng=self._rng)
+        self._registrar = Registrar(self.resolver, clock=clock, on_change=self._members_changed)
+        self.resolver.on_change = self._registrar.update
+        self._catalog = Catalog(lambda: self.pools, resolver=self.resolver, clock=clock, on_names=self.metrics.know)
+        self.reloader = Reloader(load=self._reload_source, apply=self._apply, current=config, watch=watch)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bind, probe, serve. Raises OSError when a port is taken and ValueError for an unusable certificate."""
+        loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(loop, self._clock)
+        self.links = Links(loop, self._clock, self._deadlines, self.resolver.hosts)
+        await self._registrar.prepare(self.config.pools)
+        self._set_pools(self.config)
+        self.handler = Handler(
+            Snapshot.build(self.config, self.pools),
+            loop=loop,
+            clock=self._clock,
+            deadlines=self._deadlines,
+            links=self.links,
+            metrics=self.metrics,
+            account=Account(self.metrics, self._access_log, time.time),
+            local=LocalAnswers(self._catalog.names, time.time()),
+        )
+        self.listener = Listener(
+            self.handler,
+            deadlines=self._deadlines,
+            clock=self._clock,
+            settings=_connection_settings(self.config),
+            max_connections=self.config.server.limits.connections,
+        )
+        self.admin = AdminServer(self._admin_deps(), host=self.config.admin.host, port=self.config.admin.port)
+        self._watch_gauges()
+        server = self.config.server
+        await self.listener.start(
+            server.host, server.port, None if server.tls is None else listener_context(server.tls)
+        )
+        try:
+            await self.admin.start()
+        except BaseException:
+            self.listener.stop_accepting()
+            raise
+        if self._access_log is not None:
+            self._access_log.start()
+        self._deadlines.start()
+        self.resolver.start()
+        for prober in self._probers.values():
+            await prober.start()
+        self._catalog.start()
+        if self._load is not None:
+            self.reloader.start()
+        self.metrics.reloaded(True, time.time())
+
+    def drain(self) -> None:
+        """From now on: not ready, answers say `Connection: close`, idle connections are closed."""
+        self.handler.draining = True
+        self.listener.close_idle()
+
+    async def stop(self, drain_s: float | None = None) -> bool:
+        """Finish what runs, up to `drain_s` (default `server.drain_timeout`), then end. False when streams were cut."""
+        if self._stopped:
+            return True
+        self._stopped = True
+        self.drain()
+        # What the kernel has accepted already is served: the backlog empties before the socket closes.
+        await asyncio.sleep(0.05)
+        self.listener.stop_accepting()
+        clean = await self._drained(self.config.server.drain_timeout if drain_s is None else drain_s)
+        self.listener.abort_all()
+        await self.reloader.stop()
+        await self._catalog.stop()
+        await asyncio.gather(*(prober.stop() for prober in self._probers.values()))
+        await self.resolver.stop()
+        await self.admin.stop()
+        self.links.close()
+        self._deadlines.stop()
+        await asyncio.sleep(0)
+        if self._access_log is not None:
+            await asyncio.to_thread(self._access_log.close)
+        return clean
+
+    async def _drained(self, timeout_s: float) -> bool:
+        """Wait until the last client connection is closed, or `timeout_s` is over."""
+        ends_at = self._clock() + timeout_s
+        while self.listener.connections:
+            if self._clock() >= ends_at:
+                return False
+            self.listener.close_idle()
+            await asyncio.sleep(0.02)
+        return True
+
+    # -- configuration ---------------------------------------------------------------------------------------------
+
+    def _reload_source(self) -> Config:
+        if self._load is None:
+            raise ValueError("this proxy was not started from a file; there is nothing to reload")
+        return self._load()
+
+    async def _apply(self, config: Config) -> None:
+        """Put a new configuration in force, whole. Requests in flight keep what they captured."""
+        for pool in config.pools.values():
+            build_policy(pool.policy.name, pool.policy.options, self._rng)  # raises before anything changes
+        await self._registrar.prepare(config.pools)
+        gone = self.pools.keys() - config.pools.keys()
+        self._set_pools(config)
+        self.config = config
+        self.handler.snapshot = Snapshot.build(config, self.pools)
+        self.listener.configure(_connection_settings(config))
+        self.listener.max_connections = config.server.limits.connections
+        for name in gone:
+            del self._health[name], self._budgets[name]
+            await self._probers.pop(name).stop()
+        for prober in self._probers.values():
+            await prober.start()
+
+    def _set_pools(self, config: Config) -> None:
+        now = self._clock()
+        self.metrics.know(config.models)
+        pools = {name: self._pool(name, settings, now) for name, settings in config.pools.items()}
+        for name, pool in self.pools.items():
+            if name not in pools:
+                pool.set_members((), now)
+        self.pools = pools
+        for pool in pools.values():
+            if pool.name not in self._probers:
+                self._probers[pool.name] = Prober(
+                    pool, resolver=self.resolver, clock=self._clock, rng=self._rng, on_result=self._probed(pool)
+                )
+        self._registrar.set_pools(pools)
+        self._registrar.update()
+        self._sync(pools)
+
+    def _pool(self, name: str, settings: PoolConfig, now: float) -> ServingPool:
+        """The pool `name`, new or with its settings replaced."""
+        pool = self.pools.get(name)
+        if pool is None:
+            health = self._health[name] = Health(_health_settings(settings), self._rng, on_change=_log_breaker(name))
+            budget = self._budgets[name] = Budget(settings.retry.budget, settings.retry.budget_floor)
+            return Pool(
+                name=name,
+                settings=settings,
+                routing=build_policy(settings.policy.name, settings.policy.options, self._rng),
+                health=health,
+                retries=budget,
+                queue=FifoQueue[Signal[None]](settings.queue.max, settings.queue.wait),
+            )
+        if pool.settings.policy != settings.policy:
+            pool.routing = build_policy(settings.policy.name, settings.policy.options, self._rng)
+        pool.settings = settings
+        self._health[name].configure(_health_settings(settings), now)
+        self._budgets[name].configure(settings.retry.budget, settings.retry.budget_floor)
+        pool.queue.configure(settings.queue.max, settings.queue.wait)
+        return pool
+
+    def _members_changed(self, pool: Pool[PoolConfig]) -> None:
+        """The registrar changed a pool (a reload, or DNS)."""
+        self._sync(self.pools)
+
+    def _sync(self, pools: Mapping[str, ServingPool]) -> None:
+        self.links.configure(
+            (backend, pool.settings.timeouts.connect, pool.settings.timeouts.keepalive)
+            for pool in pools.values()
+            for backend in pool.backends
+        )
+        for prober in self._probers.values():
+            prober.sync()
+
+    def _probed(self, pool: ServingPool) -> Callable[[Backend, ProbeResult, float], None]:
+        def probed(backend: Backend, result: ProbeResult, took_s: float) -> None:
+            self.metrics.probes[pool.name, backend.id, result.value] += 1
+            self.handler.room(pool).freed()
+
+        return probed
+
+    # -- views -----------------------------------------------------------------------------------------------------
+
+    def _admin_deps(self) -> AdminDeps:
+        async def reload() -> ReloadResult:
+            return await self.reloader.reload(Trigger.ADMIN)
+
+        return AdminDeps(
+            pools=lambda: self.pools,
+            clock=self._clock,
+            reload=reload,
+            render_metrics=self._exposition.render,
+            is_draining=lambda: self.handler.draining,
+            token=lambda: self.config.admin.token,
+            on_drain=lambda pool: self.handler.room(pool).freed(),
+            describe=self._describe,
+        )
+
+    def _describe(self, pool: ServingPool, backend: Backend) -> dict[str, str]:
+        return {"breaker": self._health[pool.name].breaker(backend, self._clock()).value}
+
+    def _watch_gauges(self) -> None:
+        metrics, listener, handler = self.metrics, self.listener, self.handler
+        metrics.watch(lambda: self.pools.values())
+        metrics.read("llmproxy_queue_waiting", lambda: {name: pool.queue.waiting for name, pool in self.pools.items()})
+        metrics.read(
+            "llmproxy_connections",
+            lambda: {"downstream": len(listener.connections), "upstream": self.links.totals()[0]},
+        )
+        metrics.read(
+            "llmproxy_connections_opened_total",
+            lambda: {"downstream": listener.accepted, "upstream": self.links.totals()[1]},
+        )
+        metrics.read("llmproxy_connections_refused_total", lambda: listener.refused)
+        metrics.read("llmproxy_connections_reused_total", lambda: handler.reused)
+        metrics.read("llmproxy_buffered_body_bytes", lambda: handler.buffered)
+        access_log = self._access_log
+        if access_log is not None:
+            metrics.read("llmproxy_access_log_dropped_total", lambda: access_log.dropped)
+
+
+def _log_breaker(pool: str) -> Callable[[Backend, Status, Status], None]:
+    """Says what passive health does; what probes do, the prober says."""
+
+    def changed(backend: Backend, before: Status, after: Status) -> None:
+        if before in _BREAKING or after in _BREAKING:
+            log.warning("pool %s: backend %s is %s (was %s)", pool, backend.id, after.value, before.value)
+
+    return changed
+
+
+def _connection_settings(config: Config) -> ConnectionSettings:
+    timeouts, limits = config.server.timeouts, config.server.limits
+    return ConnectionSettings(
+        header_s=timeouts.header,
+        body_s=timeouts.body,
+        keepalive_s=timeouts.keepalive,
+        write_s=timeouts.write,
+        header_bytes=limits.header,
+        request_line_bytes=limits.request_line,
+    )
+
+
+def _health_settings(settings: PoolConfig) -> HealthSettings:
+    health, breaker = settings.health, settings.breaker
+    return HealthSettings(
+        unhealthy_after=health.unhealthy_after,
+        healthy_after=health.healthy_after,
+        slow_start_s=health.slow_start,
+        max_ejected_percent=health.max_ejected_percent,
+        failures=breaker.failures,
+        window_s=breaker.window,
+        error_ratio=breaker.error_ratio,
+        min_requests=breaker.min_requests,
+        open_for_s=breaker.open_for,
+        max_open_for_s=breaker.max_open_for,
+    )

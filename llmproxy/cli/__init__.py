@@ -1,0 +1,26 @@
+"""The `llmproxy` command: one subcommand a file, no logic here."""
+
+import typer
+
+from llmproxy.cli.check import check
+from llmproxy.cli.demo import demo
+from llmproxy.cli.emulate import emulate
+from llmproxy.cli.schema import schema
+from llmproxy.cli.serve import serve
+from llmproxy.cli.version import version
+
+app = typer.Typer(
+    name="llmproxy",
+    help="One OpenAI-compatible endpoint in front of a fleet of vLLM servers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for _command in (serve, check, demo, emulate, schema, version):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

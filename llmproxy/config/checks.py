@@ -1,0 +1,122 @@
+"""What no part of the configuration can know alone: references, names that must differ, ports that must not clash.
+
+Each check yields the path and the message of what is wrong. They run on a draft, so a mistake in one pool hides
+nothing about the others.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+
+from llmproxy.config.backend import BackendConfig
+from llmproxy.config.draft import Draft
+from llmproxy.config.messages import did_you_mean
+from llmproxy.config.model import AdminConfig, Config, PolicyConfig, ServerConfig
+from llmproxy.config.problem import Path
+
+Finding = tuple[Path, str]
+PolicyCheck = Callable[[PolicyConfig], Iterable[tuple[str, str]]]
+"""Says what is wrong with a policy: pairs of an option's name ("" for the policy itself) and a message."""
+
+
+def cross_check(draft: Draft, check_policy: PolicyCheck | None) -> Iterator[Finding]:
+    """Everything wrong between the parts of `draft`."""
+    yield from _references(draft)
+    yield from _somewhere_to_go(draft)
+    yield from _unique_backends(draft)
+    yield from _unique_routes(draft)
+    yield from _ports(draft)
+    if check_policy is not None:
+        yield from _policies(draft, check_policy)
+
+
+def _references(draft: Draft) -> Iterator[Finding]:
+    pools = [str(path[1]) for path in draft.entries(("pools",))]
+    for entry in chain(draft.entries(("models",)), draft.entries(("routes",))):
+        path = (*entry, "pool")
+        name = draft.raw(path)
+        if isinstance(name, str) and pools and name not in pools:
+            yield path, f"there is no pool {name!r}{did_you_mean(name, pools)}"
+
+
+def _somewhere_to_go(draft: Draft) -> Iterator[Finding]:
+    pools = draft.entries(("pools",))
+    if len(pools) > 1 and not draft.raw(("models",)) and not draft.raw(("routes",)):
+        yield ("pools",), "with more than one pool, `models` (or `routes`) must say what goes where"
+
+
+def _unique_backends(draft: Draft) -> Iterator[Finding]:
+    """Ids name backends in metrics, logs, headers and the admin API, across all pools."""
+    seen: dict[str, str] = {}
+    for pool in draft.entries(("pools",)):
+        for path in draft.entries((*pool, "backends")):
+            backend = draft.part(BackendConfig, path)
+            if backend is None:
+                continue
+            spec = backend.spec(str(pool[1]))
+            if spec.id not in seen:
+                seen[spec.id] = str(pool[1])
+            elif backend.id is None:
+                yield path, "this backend is in the pool already"
+            else:
+                yield (*path, "id"), f"the id {spec.id!r} is taken by a backend of pool {seen[spec.id]!r}"
+
+
+def _unique_routes(draft: Draft) -> Iterator[Finding]:
+    seen = set()
+    for entry in draft.entries(("routes",)):
+        path = (*entry, "path")
+        prefix = draft.raw(path)
+        if isinstance(prefix, str) and prefix in seen:
+            yield path, f"there is a route for {prefix!r} already"
+        elif isinstance(prefix, str):
+            seen.add(prefix)
+
+
+def _ports(draft: Draft) -> Iterator[Finding]:
+    server = draft.part(ServerConfig, ("server",))
+    admin = draft.part(AdminConfig, ("admin",))
+    if server is None or admin is None or not server.port or server.port != admin.port:
+        return
+    if server.host == admin.host or {server.host, admin.host} & {"0.0.0.0", "::", ""}:
+        yield ("admin", "port"), f"{admin.port} is the public port already (server.port)"
+
+
+def _policies(draft: Draft, check_policy: PolicyCheck) -> Iterator[Finding]:
+    for pool in draft.entries(("pools",)):
+        path = (*pool, "policy")
+        policy = draft.part(PolicyConfig, path)
+        if policy is None:
+            continue
+        written = draft.raw(path)
+        options = (*path, "options") if isinstance(written, Mapping) and "options" in written else path
+        for option, message in check_policy(policy):
+            yield ((*options, option) if option else path), message
+
+
+def advice(config: Config) -> Iterator[Finding]:
+    """What is valid but rarely meant. Few, and each worth a look."""
+    used = {model.pool for model in config.models.values()} | {route.pool for route in config.routes}
+    for name, pool in config.pools.items():
+        path: Path = ("pools", name)
+        timeouts = pool.timeouts
+        if len(config.pools) > 1 and name not in used:
+            yield path, "no model and no route leads here, so it gets no requests"
+        if timeouts.keepalive >= 5:
+            yield (*path, "timeouts", "keepalive"), "vLLM closes idle connections at 5s: requests will meet closed ones"
+        if timeouts.first_byte == 0 and timeouts.total == 0:
+            yield (*path, "timeouts", "first_byte"), "off, and so is total: a hung engine holds its requests for ever"
+        if timeouts.between_bytes == 0:
+            yield (*path, "timeouts", "between_bytes"), "off: an engine that stalls in mid-answer is never noticed"
+        if 0 < timeouts.total <= timeouts.first_byte:
+            yield (*path, "timeouts", "total"), "not longer than first_byte: requests end before that can pass"
+    for alias, model in config.models.items():
+        target = config.models.get(model.rewrite) if model.rewrite is not None else None
+        path = ("models", alias, "rewrite")
+        if target is None:
+            continue
+        if model.rewrite == alias:
+            yield path, "the model's own name: leave it out"
+        elif target.rewrite is not None and target.rewrite != model.rewrite:
+            yield path, f"{model.rewrite!r} is an alias too, and is sent as it is: write {target.rewrite!r}"
+        elif target.pool != model.pool:
+            yield path, f"{model.rewrite!r} is served by pool {target.pool!r}, but this goes to {model.pool!r}"

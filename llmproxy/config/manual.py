@@ -1,0 +1,98 @@
+"""The words of docs/configuration.md that are not descriptions of fields: what comes before each table."""
+
+INTRO = """\
+# Configuration
+
+<!-- Made from the configuration's model. Change the model, then run `python -m llmproxy.config.reference`. -->
+
+One YAML file describes everything. The shortest one that works:
+
+```yaml
+pools:
+  main:
+    backends: ["http://10.0.1.10:8000", "http://10.0.1.11:8000"]
+```
+
+`llmproxy check FILE` says what is wrong with a file, all of it at once, each with its line; `llmproxy check --live
+FILE` also asks every backend. `llmproxy schema` prints a JSON Schema for editors. `config/` holds an example of each
+feature, and `config/full.yaml` every key.
+
+**Durations** are a number and a unit: `250ms`, `30s`, `5m`, `1h`, `1m30s`; without a unit, seconds. **Sizes** likewise:
+`32MiB`, `64KiB`, `1GB`; without a unit, bytes. **Shares** are `0.2` or `20%`. Booleans are `true` and `false`.
+
+**Values from outside**, anywhere in a value (never in a key):
+
+| written | becomes |
+|---|---|
+| `${NAME}` | the environment variable; an error when it is not set |
+| `${NAME:-default}` | the same, or `default` when it is not set or empty |
+| `${file:/run/secrets/key}` | the content of the file, without the newline at its end |
+| `$${` | a literal `${` |
+
+They are put in after the file was parsed, so a value cannot add keys or lists, and messages never show them. Put
+quotes around them inside of `{...}` and `[...]`.
+
+**File names** are relative to the folder of the configuration file. **Unknown keys**, keys given twice and tags are
+errors. Anchors, aliases and `<<` merges work. A key with nothing behind it counts as absent.
+
+A running proxy reloads the file when it changes, on SIGHUP and on `POST /admin/reload`: it is validated and swapped
+whole, or the old one stays. `server.host`, `server.port`, `server.tls`, `admin.host`, `admin.port` and `logging.file`
+take effect at the next start only.
+"""
+
+SECTIONS = {
+    "server": """\
+```yaml
+server:
+  port: 8443
+  tls: {cert: tls.crt, key: tls.key}
+  trusted_proxies: [10.0.0.0/8]
+```
+
+""",
+    "admin": """\
+```yaml
+admin: {host: 0.0.0.0, port: 8081, token: "${LLMPROXY_ADMIN_TOKEN}"}
+```
+
+""",
+    "pools": """\
+A mapping: the pool's name (letters, digits, `.`, `_`, `-`) to its settings. A backend is a URL, or a mapping with a
+`url`. A policy is a name, or a mapping of its `name` and its options.
+
+```yaml
+pools:
+  llama:
+    policy: {name: session_affinity, header: x-session-id}
+    backends:
+      - {url: "http://10.0.1.10:8000", weight: 3, max_concurrency: 64}
+      - "http://10.0.1.11:8000"
+    upstream_key: "${file:/run/secrets/vllm-key}"
+```
+
+Policies: `least_connections` (the default), `round_robin`, `random`, `weighted`, `power_of_two`, `ip_hash` and
+`session_affinity`. A backend's id must be unique among all pools, because metrics, logs and headers show nothing else
+of it.
+
+""",
+    "models": """\
+A name that is not here is answered 404 `model_not_found`. With several pools, `models` (or `routes`) is needed. A
+`rewrite` is sent as it is: it is not looked up here again.
+
+```yaml
+models:
+  llama-3-8b: {pool: llama}
+  gpt-4o: {pool: llama, rewrite: llama-3-8b}
+```
+
+""",
+    "routes": """\
+For paths that carry no model.
+
+```yaml
+routes:
+  - {path: /retrieve, pool: vectors}
+```
+
+""",
+}

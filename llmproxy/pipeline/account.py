@@ -1,0 +1,111 @@
+"""What is told of a request when it is over: counters, and a line in the access log. Once for each, on every path."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from llmproxy.core.errors import ProxyError
+from llmproxy.core.outcome import Outcome
+from llmproxy.pipeline.exchange import Exchange
+from llmproxy.telemetry.access_log import AccessLog
+from llmproxy.telemetry.metrics import NONE, Metrics
+from llmproxy.telemetry.record import AccessRecord
+from llmproxy.wire.downstream import Downstream
+from llmproxy.wire.inbound import InboundRequest
+
+CLIENT_LEFT = 499
+
+
+class Account:
+    """`access_log` is None when it is switched off; `wall` gives Unix seconds."""
+
+    def __init__(self, metrics: Metrics, access_log: AccessLog | None, wall: Callable[[], float]) -> None:
+        self.metrics = metrics
+        self._access_log = access_log
+        self._wall = wall
+
+    def ended(self, x: Exchange, now: float) -> None:
+        """An exchange is over."""
+        metrics, series, reader, request = self.metrics, x.series, x.reader, x.request
+        outcome = x.outcome
+        backend = x.backend.id if x.backend is not None else NONE
+        status = x.status or CLIENT_LEFT
+        metrics.requests[series.pool, series.model, backend, status] += 1
+        duration_s = now - request.arrived
+        series.duration.observe(duration_s)
+        prompt = completion = cached = None
+        source: Literal["usage", "chunks"] | None = None
+        if reader is not None:
+            if x.first_at and x.body.stream is True:
+                series.ttft.observe(x.first_at - request.arrived)
+            tokens = reader.tokens
+            prompt, completion, cached = tokens.prompt, tokens.completion, tokens.cached
+            if prompt is not None or completion is not None:
+                source = "usage"
+                series.prompt_tokens += prompt or 0
+                series.completion_tokens += completion or 0
+                series.cached_tokens += cached or 0
+            elif tokens.events:
+                # The first event carries the role and the last one is [DONE].
+                source, completion = "chunks", max(tokens.events - 2, 1)
+                series.completion_tokens += completion
+        error = x.error
+        if error is not None:
+            metrics.errors[error.code, error.blame.value] += 1
+            if error.status == 503 and x.sent_at == 0.0:
+                metrics.shed[series.pool, error.code] += 1
+        elif outcome is Outcome.ABANDONED and x.target is not None:
+            metrics.abandoned[series.pool] += 1
+        for cause in x.causes:
+            metrics.retries[series.pool, cause] += 1
+        log = self._access_log
+        if log is None:
+            return
+        log.append(
+            AccessRecord(
+                self._wall(),
+                x.id.decode("latin-1"),
+                x.connection.peer_ip if x.view is None else x.view.client_ip,
+                request.method.decode("latin-1"),
+                request.raw_path,
+                series.pool,
+                x.model,
+                backend,
+                status,
+                x.body.stream is True,
+                (x.first_at - request.arrived) * 1e3 if x.first_at else None,
+                duration_s * 1e3,
+                x.queue_s * 1e3 if x.queue_s else None,
+                prompt,
+                completion,
+                cached,
+                source,
+                x.attempts,
+                x.causes,
+                request.body_bytes,
+                x.relay.bytes_out if x.relay is not None else 0,
+                "ok" if outcome is Outcome.ABANDONED and x.target is None else outcome.value,
+                None if error is None else error.code,
+            )
+        )
+
+    def refused(
+        self, connection: Downstream, request: InboundRequest, error: ProxyError, request_id: bytes, now: float
+    ) -> None:
+        """A request was refused on the wire."""
+        self.metrics.requests[NONE, NONE, NONE, error.status] += 1
+        self.metrics.errors[error.code, error.blame.value] += 1
+        if self._access_log is not None:
+            self._access_log.append(
+                AccessRecord(
+                    self._wall(),
+                    request_id.decode("latin-1"),
+                    connection.peer_ip,
+                    request.method.decode("latin-1"),
+                    request.raw_path,
+                    status=error.status,
+                    duration_ms=(now - request.arrived) * 1e3,
+                    bytes_in=request.body_bytes,
+                    outcome="refused",
+                    error=error.code,
+                )
+            )

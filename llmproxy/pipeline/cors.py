@@ -1,0 +1,41 @@
+"""Cross-origin access for browsers (Fetch standard, CORS protocol). Off unless origins are configured."""
+
+from llmproxy.config.model import CorsConfig
+from llmproxy.wire.inbound import InboundRequest
+
+
+def cors_lines(cors: CorsConfig, request: InboundRequest) -> bytes:
+    """Header lines for an answer to `request`; nothing when CORS is off or the origin is not allowed."""
+    if not cors.origins:
+        return b""
+    origin = request.header(b"origin")
+    if origin is None:
+        return b""
+    if "*" in cors.origins:
+        allowed = b"*"
+    elif origin.decode("latin-1") in cors.origins:
+        allowed = origin
+    else:
+        return b"Vary: Origin\r\n"
+    exposed = b"X-Request-Id, X-LLMProxy-Backend, X-LLMProxy-Error, Retry-After"
+    return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\nAccess-Control-Expose-Headers: %b\r\n" % (
+        allowed,
+        exposed,
+    )
+
+
+def is_preflight(request: InboundRequest) -> bool:
+    """Whether a browser asks for permission."""
+    return request.method == b"OPTIONS" and request.header(b"access-control-request-method") is not None
+
+
+def preflight_lines(cors: CorsConfig, request: InboundRequest) -> bytes:
+    """Header lines of the answer to a preflight."""
+    lines = cors_lines(cors, request)
+    if b"Access-Control-Allow-Origin" not in lines:
+        return lines
+    wanted = request.header(b"access-control-request-headers") or b"Authorization, Content-Type"
+    return lines + (
+        b"Access-Control-Allow-Methods: GET, POST, DELETE\r\nAccess-Control-Allow-Headers: %b\r\n"
+        b"Access-Control-Max-Age: %d\r\n" % (wanted, int(cors.max_age))
+    )

@@ -1,0 +1,430 @@
+"""Everything that belongs to one request in flight, and what can happen to it from outside."""
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from llmproxy.core.backend import Backend
+from llmproxy.core.errors import BadRequest, ProxyError, UpstreamFailed
+from llmproxy.core.outcome import Outcome
+from llmproxy.core.ports import Moment
+from llmproxy.core.request import Request
+from llmproxy.core.step import Signal, Steps
+from llmproxy.pipeline import body as bodies
+from llmproxy.pipeline.answer import AnswerHead, error_answer, error_event, sort_head, status_line
+from llmproxy.pipeline.readers import AnswerReader, EventReader, PlainReader, WholeReader
+from llmproxy.pipeline.routes import Route, wire_path
+from llmproxy.pipeline.snapshot import Snapshot, Target
+from llmproxy.wire.downstream import Downstream
+from llmproxy.wire.inbound import HeaderList, InboundRequest
+from llmproxy.wire.relay import Framing, Reader, Relay
+
+if TYPE_CHECKING:
+    from llmproxy.pipeline.handler import Handler
+    from llmproxy.pipeline.links import Link
+
+NEVER = float("inf")
+_SENDS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
+
+
+class Phase(Enum):
+    """What the exchange waits for, which decides what its deadline means."""
+
+    STARTING = "starting"
+    QUEUED = "queued"
+    CONNECTING = "connecting"
+    UPLOADING = "uploading"
+    ANSWER = "answer"
+    RELAYING = "relaying"
+    OVER = "over"
+
+
+class Exchange:
+    """One request being answered. Implements the wire's `Exchange`, the relay's `Owner` and the readers' `Watcher`."""
+
+    __slots__ = (
+        "_held_bytes",
+        "answer_head",
+        "answered",
+        "attempts",
+        "backend",
+        "body",
+        "causes",
+        "connection",
+        "deadline_passed",
+        "ended_at",
+        "error",
+        "first_at",
+        "handler",
+        "id",
+        "link",
+        "model",
+        "outcome",
+        "payload",
+        "phase",
+        "queue_s",
+        "reader",
+        "relay",
+        "request",
+        "response_id",
+        "route",
+        "sent_at",
+        "series",
+        "snapshot",
+        "status",
+        "steps",
+        "target",
+        "total_at",
+        "view",
+        "waiting",
+    )
+
+    def __init__(self, handler: "Handler", snapshot: Snapshot, connection: Downstream, request: InboundRequest) -> None:
+        self.handler = handler
+        self.snapshot = snapshot
+        self.connection = connection
+        self.request = request
+        self.route: Route = request.tag
+        self.id = request.request_id or handler.ids.new()
+        self.phase = Phase.STARTING
+        self.steps: Steps | None = None
+        self.total_at = NEVER
+        self.deadline_passed = False
+        self.waiting: Signal[Any] | None = None
+        # What the body says.
+        self.body = bodies.Body()
+        self.model: str | None = None
+        self.payload = request.body
+        self._held_bytes = len(request.body)
+        self.target: Target | None = None
+        self.view: Request | None = None
+        self.response_id: bytes | None = None
+        # The attempt.
+        self.backend: Backend | None = None
+        self.link: Link | None = None
+        self.relay: Relay | None = None
+        self.reader: AnswerReader | None = None
+        self.answer_head: AnswerHead | None = None
+        self.attempts = 0
+        self.causes: list[str] = []
+        # The account.
+        self.series = handler.metrics.series(None, None)
+        self.status = 0
+        self.error: ProxyError | None = None
+        self.outcome = Outcome.ABANDONED
+        self.answered = False
+        self.queue_s = 0.0
+        self.sent_at = 0.0
+        self.first_at = 0.0
+        self.ended_at = 0.0
+
+    # -- from the wire ---------------------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """The client left."""
+        if self.steps is not None:
+            self.steps.cancel()
+
+    def expired(self, now: float) -> None:
+        """The deadline has passed: the total one, or the phase's own."""
+        relay = self.relay
+        total = now >= self.total_at
+        if total:
+            self.deadline_passed = True
+        if self.phase in (Phase.ANSWER, Phase.RELAYING) and relay is not None:
+            self._answer_expired(now, relay, total)
+        elif self.phase is Phase.UPLOADING and relay is not None:
+            relay.abort()
+            relay.ready.set(Outcome.ABANDONED)
+        elif total and self.waiting is not None:
+            self.waiting.fail(self.timed_out("the request's total time ran out"))
+        else:
+            self.connection.deadline = self.total_at
+
+    def flow(self, paused: bool) -> None:
+        """The client fell behind, or caught up."""
+        if self.relay is not None:
+            self.relay.flow(paused)
+        if not paused and self.target is not None:
+            self.arm(self.handler.clock(), self.target.pool.settings.timeouts.between_bytes)
+
+    # -- from the relay and the reader -----------------------------------------------------------------------------
+
+    def answer_begins(self, relay: Relay) -> Reader:
+        """The engine's head is here; choose who reads the body."""
+        upstream = relay.connection
+        head = self.answer_head = sort_head(upstream.headers)
+        clock = self.handler.clock
+        reader: AnswerReader
+        if head.content_type.startswith(b"text/event-stream"):
+            reader = EventReader(self, clock, self.stream_error)
+            reader.drop_usage = self.payload is not self.request.body and self._injects_usage
+        elif head.content_type.startswith(b"application/json") or upstream.status >= 400:
+            reader = WholeReader(self, clock)
+        else:
+            reader = PlainReader(self, clock)
+        reader.wants_response_id = self.route.responses and upstream.status < 300
+        self.reader = reader
+        return reader
+
+    def informational(self, status: int, headers: HeaderList) -> None:
+        """A 1xx answer: passed on at once to clients that know of them."""
+        if self.request.minor and not self.answered:
+            self.connection.write(status_line(status) + sort_head(headers).lines + b"\r\n")
+
+    def first(self, now: float) -> None:
+        """The first piece of the body that counts."""
+        self.first_at = now
+        backend, view = self.backend, self.view
+        if backend is not None and view is not None and self.target is not None:
+            self.target.pool.routing.observe(Moment.FIRST_TOKEN, backend, view, now)
+
+    def progress(self, gap_s: float) -> None:
+        """Another piece, `gap_s` after the one before."""
+        self.series.itl.observe(gap_s)
+
+    def stream_error(self) -> bytes:
+        """The event that ends a stream in place of an engine's abort."""
+        self.error = UpstreamFailed("the engine gave up on this request", code="upstream_aborted")
+        return error_event(self.error, self.route.dialect)
+
+    # -- steps of the story ----------------------------------------------------------------------------------------
+
+    @property
+    def _injects_usage(self) -> bool:
+        options = self.body.stream_options
+        asked = isinstance(options, dict) and bool(options.get("include_usage"))
+        return (
+            self.target is not None
+            and self.target.pool.settings.inject_usage
+            and self.body.stream is True
+            and not asked
+            and self.route.path in (b"/v1/chat/completions", b"/v1/completions")
+        )
+
+    def classify(self) -> None:
+        """Read what routing needs from the body. Raises `BadRequest`."""
+        request, route = self.request, self.route
+        if request.body:
+            if request.content_type[:10].lower() == b"multipart/":
+                self.model, _ = bodies.multipart_model(request.body, request.content_type)
+            elif route.json:
+                self.body = bodies.decode(request.body)
+                self.model = self.body.model if isinstance(self.body.model, str) else None
+        elif route.json and request.method == b"POST" and not request.streamed:
+            raise BadRequest("the request has no body", code="invalid_json")
+        if self.model is None and (named := request.header(b"x-llmproxy-model")) is not None:
+            self.model = named.decode("latin-1").strip()
+        elif self.model is None and self.body.model is not None:
+            raise BadRequest("model must be a string", code="invalid_model", param="model")
+
+    def resolve(self) -> None:
+        """Model -> pool, and the body as that pool's engines are to see it. Raises `ProxyError`."""
+        request, connection = self.request, self.connection
+        target = self.target = self.snapshot.target(self.route, self.model)
+        self.series = self.handler.metrics.series(target.pool.name, self.model)
+        total_s = target.pool.settings.timeouts.total
+        if total_s:
+            self.total_at = request.arrived + total_s
+            connection.deadline = self.total_at
+        if target.rewrite is not None and self.model is not None:
+            self._rewrite(target.rewrite)
+        if self._injects_usage:
+            self.payload = bodies.with_usage(self.payload, self.body.stream_options)
+        self.view = Request(
+            id=self.id.decode("latin-1"),
+            method=request.method.decode("latin-1"),
+            path=self.route.path.decode("latin-1"),
+            model=self.model,
+            stream=self.body.stream is True,
+            client_ip=self.snapshot.client_ip(connection.peer_ip, request.forwarded_for),
+            headers=request.headers,
+            body_bytes=len(request.body),
+            arrived=request.arrived,
+            field=bodies.field_lookup(request.body),
+        )
+
+    def _rewrite(self, name: str) -> None:
+        request = self.request
+        if self.body.model is not None:
+            self.payload = bodies.with_model(request.body, name)
+        elif request.body:
+            _, (start, end) = bodies.multipart_model(request.body, request.content_type)
+            if end:
+                self.payload = request.body[:start] + name.encode() + request.body[end:]
+
+    def head_for(self, link: "Link") -> bytes:
+        """The request's head as the backend gets it."""
+        request, connection, target = self.request, self.connection, self.target
+        assert target is not None
+        path = wire_path(request.raw_path)
+        if request.query or b"?" in request.target:
+            path = b"%b?%b" % (path, request.query)
+        key = target.pool.settings.upstream_key
+        authorization = b"Bearer " + key.encode() if key else request.authorization
+        trusted = self.snapshot.is_trusted(connection.peer_ip)
+        peer = connection.peer_ip.encode()
+        if trusted and request.forwarded_for is not None:
+            peer = request.forwarded_for + b", " + peer
+        proto = request.forwarded_proto if trusted else None
+        host = request.forwarded_host if trusted else None
+        if request.chunked and request.streamed:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        elif request.streamed:
+            framing = b"Content-Length: %d\r\n" % (request.content_length or 0)
+        elif self.payload or request.method in _SENDS_LENGTH:
+            framing = b"Content-Length: %d\r\n" % len(self.payload)
+        else:
+            framing = b""
+        return (
+            b"%b %b%b HTTP/1.1\r\n%b%b%b%bAccept-Encoding: identity\r\nX-Request-Id: %b\r\n"
+            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nVia: %b\r\n\r\n"
+        ) % (
+            request.method,
+            link.base_path,
+            path,
+            link.host_line,
+            request.forward,
+            b"Authorization: %b\r\n" % authorization if authorization is not None else b"",
+            framing,
+            self.id,
+            peer,
+            proto or (b"https" if connection.tls else b"http"),
+            host or request.host,
+            b"1.1 llmproxy" if request.via is None else request.via + b", 1.1 llmproxy",
+        )
+
+    def commit(self, relay: Relay) -> None:
+        """Send the engine's head and what is held of its body; from now on the answer is this one."""
+        head, reader, link, request = self.answer_head, self.reader, self.link, self.request
+        assert head is not None
+        assert reader is not None
+        assert link is not None
+        upstream = relay.connection
+        self.status = status = upstream.status
+        keep_alive = self.keeps_alive
+        length = b""
+        if request.method == b"HEAD" or status in (204, 304):
+            framing = Framing.NONE
+            if upstream.content_length is not None and status != 204:
+                length = b"Content-Length: %d\r\n" % upstream.content_length
+        elif relay.complete:
+            framing = Framing.LENGTH
+            length = b"Content-Length: %d\r\n" % len(relay.held)
+        elif upstream.content_length is not None and not isinstance(reader, EventReader):
+            framing = Framing.LENGTH
+            length = b"Content-Length: %d\r\n" % upstream.content_length
+        elif request.minor:
+            framing = Framing.CHUNKED
+            length = b"Transfer-Encoding: chunked\r\n"
+        else:
+            framing = Framing.CLOSE
+            keep_alive = request.keep_alive = False
+        connection_line = b""
+        if not keep_alive:
+            connection_line = b"Connection: close\r\n"
+        elif not request.minor:
+            connection_line = b"Connection: keep-alive\r\n"
+        config = self.snapshot.config.server
+        whole_head = b"%b%bX-Request-Id: %b\r\n%b%b%b%b%b\r\n" % (
+            status_line(status),
+            head.lines,
+            self.id,
+            link.id_line if config.reveal_backend else b"",
+            b"" if head.via else b"Via: 1.1 llmproxy\r\n",
+            self.handler.cors(self.snapshot, request),
+            length,
+            connection_line,
+        )
+        self.answered = reader.committed = True
+        relay.commit(self.connection, whole_head, framing)
+        self.drop_payload()
+
+    def refuse(self, error: ProxyError) -> None:
+        """Answer with an error of the proxy's own, or, when the answer has begun, end it as one."""
+        self.error = error
+        if self.answered:
+            self.break_off(error)
+            return
+        self.status = error.status
+        self.answered = True
+        headers = b"X-Request-Id: %b\r\n%b" % (self.id, self.handler.cors(self.snapshot, self.request))
+        if error.close:
+            self.request.keep_alive = False
+        answer = error_answer(
+            error,
+            self.route.dialect,
+            keep_alive=self.keeps_alive,
+            minor=self.request.minor,
+            headers=headers,
+            bodyless=self.request.method == b"HEAD",
+        )
+        self.connection.write(answer)
+
+    def break_off(self, error: ProxyError) -> None:
+        """The answer cannot be finished: say so in an event-stream, cut any other body."""
+        self.error = error
+        relay = self.relay
+        if (
+            relay is None
+            or not isinstance(self.reader, EventReader)
+            or not relay.say_last(error_event(error, self.route.dialect))
+        ):
+            self.connection.abort()
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the client's connection goes on after this answer."""
+        return self.request.keep_alive and not self.handler.draining
+
+    def arm(self, now: float, phase_s: float) -> None:
+        """Set the deadline for the phase that begins (0: none), never later than the total one."""
+        phase_at = now + phase_s if phase_s else NEVER
+        self.connection.deadline = min(phase_at, self.total_at)
+
+    def drop_payload(self) -> None:
+        """The request's body is not needed any more."""
+        if self._held_bytes:
+            self.handler.release(self._held_bytes)
+            self._held_bytes = 0
+        self.payload = self.request.body = b""
+
+    def timed_out(self, message: str) -> ProxyError:
+        return UpstreamFailed(message, status=504, code="timeout")
+
+    def _answer_expired(self, now: float, relay: Relay, total: bool) -> None:
+        assert self.target is not None
+        timeouts = self.target.pool.settings.timeouts
+        reader = self.reader
+        last_at = reader.last_at if reader is not None else 0.0
+        if total:
+            outcome = Outcome.DEADLINE
+        elif self.connection.write_paused:
+            # The silence is ours: the client does not read, so the engine is not being read either.
+            self.arm(now, timeouts.between_bytes)
+            return
+        elif last_at:
+            if not timeouts.between_bytes or now < last_at + timeouts.between_bytes:
+                self.arm(last_at, timeouts.between_bytes)
+                return
+            outcome = Outcome.STALLED
+        elif self._commits_early(now, relay):
+            return
+        else:
+            outcome = Outcome.FIRST_BYTE_TIMEOUT
+        relay.abort()
+        relay.lost(outcome)
+
+    def _commits_early(self, now: float, relay: Relay) -> bool:
+        """`commit_after`: let the head go although no body has come, for intermediaries with idle timeouts."""
+        assert self.target is not None
+        timeouts = self.target.pool.settings.timeouts
+        first_byte_at = self.sent_at + timeouts.first_byte if timeouts.first_byte else NEVER
+        if now >= first_byte_at:
+            return False
+        if self.reader is not None and not self.answered and timeouts.commit_after:
+            self.connection.deadline = min(first_byte_at, self.total_at)
+            relay.ready.set(None)
+        else:
+            # The head has not come yet either; look again.
+            self.connection.deadline = min(now + timeouts.commit_after, first_byte_at, self.total_at)
+        return True

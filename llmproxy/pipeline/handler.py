@@ -1,0 +1,331 @@
+"""A request from its first byte to its account, top to bottom."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from llmproxy.core.backend import Backend
+from llmproxy.core.errors import BadRequest, ProxyError, Unavailable, UpstreamFailed
+from llmproxy.core.lease import Lease
+from llmproxy.core.outcome import Outcome
+from llmproxy.core.ports import Moment
+from llmproxy.core.step import Steps
+from llmproxy.pipeline.account import Account
+from llmproxy.pipeline.answer import error_answer
+from llmproxy.pipeline.cors import cors_lines, is_preflight, preflight_lines
+from llmproxy.pipeline.exchange import Exchange, Phase
+from llmproxy.pipeline.ids import RequestIds
+from llmproxy.pipeline.links import Link, Links
+from llmproxy.pipeline.local import LocalAnswers
+from llmproxy.pipeline.response_ids import ResponseIds, id_in_path
+from llmproxy.pipeline.room import Room
+from llmproxy.pipeline.routes import Dialect, Local, Route
+from llmproxy.pipeline.snapshot import ServingPool, Snapshot
+from llmproxy.pipeline.tries import Tries
+from llmproxy.pipeline.upload import Upload
+from llmproxy.telemetry.metrics import Metrics
+from llmproxy.wire import fields
+from llmproxy.wire.connections import UpstreamLost
+from llmproxy.wire.deadlines import Deadlines
+from llmproxy.wire.downstream import Downstream
+from llmproxy.wire.inbound import InboundRequest
+from llmproxy.wire.relay import Relay
+
+log = logging.getLogger("llmproxy")
+
+
+async def serve(x: Exchange) -> None:
+    """The whole story of a request that goes to a backend."""
+    try:
+        x.classify()
+        x.resolve()
+        await try_backends(x)
+    except ProxyError as error:
+        x.refuse(error)
+
+
+async def try_backends(x: Exchange) -> None:
+    """Attempt after attempt, until an answer is passed on or nothing more may be tried. Raises `ProxyError`."""
+    assert x.target is not None
+    pool = x.target.pool
+    room = x.handler.room(pool)
+    tries = Tries(x)
+    pool.retries.request_started()
+    try:
+        while True:
+            backend = x.handler.choose(x, pool, room, tries.tried, in_turn=False)
+            if backend is None:
+                backend = await wait_for_room(x, pool, room, tries)
+            with Lease(backend, room.freed):
+                again = await attempt(x, pool, backend, tries)
+            if not again:
+                return
+    finally:
+        tries.close()
+        pool.retries.request_ended()
+
+
+async def wait_for_room(x: Exchange, pool: ServingPool, room: Room, tries: Tries) -> Backend:
+    """Stand in line until a backend has room. Raises `Overloaded`."""
+    began = x.handler.clock()
+    x.phase = Phase.QUEUED
+    try:
+        while True:
+            await room.wait(x)
+            backend = x.handler.choose(x, pool, room, tries.tried, in_turn=True)
+            if backend is not None:
+                return backend
+    finally:
+        waited = x.handler.clock() - began
+        x.queue_s += waited
+        x.handler.metrics.queue(pool.name).observe(waited)
+        x.phase = Phase.STARTING
+
+
+async def attempt(x: Exchange, pool: ServingPool, backend: Backend, tries: Tries) -> bool:
+    """Send the request to `backend` and pass its answer on. True when it is to be tried again elsewhere.
+    Raises `ProxyError` when it failed for good. The backend's health hears of it on every path."""
+    handler = x.handler
+    clock = handler.clock
+    x.backend = backend
+    x.attempts += 1
+    assert x.view is not None
+    trial = pool.health.chosen(backend, clock())
+    outcome = verdict = Outcome.ABANDONED
+    relay: Relay | None = None
+    try:
+        link = x.link = handler.links.of(backend, pool.settings.timeouts.connect, pool.settings.timeouts.keepalive)
+        try:
+            relay = await send(x, pool, link, tries)
+        except UpstreamLost as lost:
+            outcome = verdict = lost.outcome
+            if tries.again(outcome, reused=False) is not None:
+                return True
+            raise tries.failure(outcome) from None
+        lost_by = await relay.ready
+        outcome = verdict = tries.judge(relay, lost_by)
+        if outcome is not Outcome.OK:
+            again = tries.again(outcome, reused=relay.connection.reused and not relay.connection.head_done)
+            if again is not None:
+                verdict = again
+                return True
+            if not tries.may_pass_on(relay, lost_by):
+                raise tries.failure(outcome)
+        x.phase = Phase.RELAYING
+        if not x.first_at:
+            x.first_at = clock()
+        x.commit(relay)
+        if relay.ended is not None:
+            x.arm(x.first_at, pool.settings.timeouts.between_bytes)
+            ended = await relay.ended
+            outcome = verdict = tries.judge_end(relay, ended)
+            if ended is not Outcome.OK:
+                raise tries.failure(outcome)
+        return False
+    finally:
+        x.outcome = outcome
+        if relay is not None:
+            relay.abort()
+        now = clock()
+        pool.health.observe(backend, verdict, now, trial=trial)
+        pool.routing.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, x.view, now)
+        handler.metrics.attempts[pool.name, backend.id, outcome.value] += 1
+
+
+async def send(x: Exchange, pool: ServingPool, link: Link, tries: Tries) -> Relay:
+    """Get a connection and put the request on it. Raises `UpstreamLost`."""
+    handler, connections = x.handler, link.connections
+    connection = None if tries.fresh else connections.take()
+    if connection is None:
+        x.phase = Phase.CONNECTING
+        connecting = connections.connect()
+        x.waiting = connecting.signal
+        try:
+            connection = await connecting.signal
+        except BaseException:
+            connecting.cancel()
+            raise
+        finally:
+            x.waiting = None
+    else:
+        handler.reused += 1
+    timeouts = pool.settings.timeouts
+    relay = x.relay = Relay(x, connection)
+    x.reader = x.answer_head = None
+    now = x.sent_at = handler.clock()
+    if x.attempts == 1:
+        handler.metrics.overhead.observe(now - x.request.arrived - x.queue_s)
+    head = x.head_for(link)
+    if x.request.streamed:
+        x.phase = Phase.UPLOADING
+        connection.send(relay, head, b"", bodyless=x.request.method == b"HEAD", whole=False)
+        Upload(x, relay).start()
+    else:
+        x.phase = Phase.ANSWER
+        x.arm(now, min(timeouts.commit_after or timeouts.first_byte, timeouts.first_byte or timeouts.commit_after))
+        connection.send(relay, head, x.payload, bodyless=x.request.method == b"HEAD")
+    assert x.backend is not None
+    assert x.view is not None
+    pool.routing.observe(Moment.SENT, x.backend, x.view, now)
+    return relay
+
+
+class Handler:
+    """The pipeline of one proxy: implements the wire's `RequestHandler`. `snapshot` is replaced whole on reload."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        deadlines: Deadlines,
+        links: Links,
+        metrics: Metrics,
+        account: Account,
+        local: LocalAnswers,
+    ) -> None:
+        self.snapshot = snapshot
+        self.clock = clock
+        self.links = links
+        self.metrics = metrics
+        self.ids = RequestIds()
+        self.response_ids = ResponseIds()
+        self.draining = False
+        self.buffered = 0
+        self.reused = 0
+        self.exchanges = 0
+        self._loop = loop
+        self._deadlines = deadlines
+        self._account = account
+        self._local = local
+        self._rooms: dict[str, Room] = {}
+
+    # -- the wire's side -------------------------------------------------------------------------------------------
+
+    def plan_body(self, request: InboundRequest) -> int:
+        """On the head: is the route open, and how is the body taken? Raises `ProxyError`."""
+        snapshot = self.snapshot
+        if request.request_id is not None and not fields.is_sane_request_id(request.request_id):
+            request.request_id = None
+        limits = snapshot.config.server.limits
+        if is_preflight(request):
+            request.tag = Route(b"/", has_model=False, local=Local.HEALTH)
+            return limits.body
+        if request.method == b"CONNECT":
+            raise BadRequest("CONNECT is not served here", code="method_not_allowed", status=405)
+        route = request.tag = snapshot.routes.match(request.raw_path)
+        if request.upgrade == b"websocket":
+            raise BadRequest("WebSocket is not supported", code="upgrade_not_supported", status=501)
+        if request.content_type[:10].lower() == b"multipart/":
+            known = request.content_length
+            return limits.multipart if known is not None and known <= limits.multipart else -1
+        if route.json or b"json" in request.content_type or not (request.content_length or request.chunked):
+            return limits.body
+        return -1
+
+    def reserve(self, size: int) -> bool:
+        buffered = self.buffered + size
+        if buffered > self.snapshot.config.server.limits.buffered:
+            return False
+        self.buffered = buffered
+        return True
+
+    def release(self, size: int) -> None:
+        self.buffered -= size
+
+    def begin(self, connection: Downstream, request: InboundRequest) -> Exchange | None:
+        """A request is there: answer it here, or set its story going."""
+        snapshot = self.snapshot
+        x = Exchange(self, snapshot, connection, request)
+        self.exchanges += 1
+        if x.route.local is not None:
+            return self._begin_local(x)
+        x.steps = steps = Steps(serve(x), x_ended(x))
+        steps.resume()
+        return None if steps.ended else x
+
+    def refuse(self, connection: Downstream, request: InboundRequest, error: ProxyError) -> None:
+        """Refused on the wire: the head or the body is no good."""
+        dialect = request.tag.dialect if isinstance(request.tag, Route) else Dialect.OPENAI
+        request_id = request.request_id or self.ids.new()
+        headers = b"X-Request-Id: %b\r\n%b" % (request_id, self.cors(self.snapshot, request))
+        bodyless = request.method == b"HEAD"
+        connection.write(
+            error_answer(error, dialect, keep_alive=False, minor=request.minor, headers=headers, bodyless=bodyless)
+        )
+        self._account.refused(connection, request, error, request_id, self.clock())
+
+    # -- the story's side ------------------------------------------------------------------------------------------
+
+    def cors(self, snapshot: Snapshot, request: InboundRequest) -> bytes:
+        """CORS header lines for an answer."""
+        cors = snapshot.config.server.cors
+        return cors_lines(cors, request) if cors.origins else b""
+
+    def room(self, pool: ServingPool) -> Room:
+        """Where requests for `pool` wait for a place."""
+        room = self._rooms.get(pool.name)
+        if room is None or room.pool is not pool:
+            room = self._rooms[pool.name] = Room(pool, self._loop, self.clock, self._deadlines)
+        return room
+
+    def choose(
+        self, x: Exchange, pool: ServingPool, room: Room, tried: list[Backend], *, in_turn: bool
+    ) -> Backend | None:
+        """A backend for the next attempt; None when all are full, or others wait already. Raises `Unavailable`."""
+        now = self.clock()
+        candidates = pool.health.candidates(now)
+        if x.route.responses and (maker := self._maker(x)) is not None and maker in pool.backends:
+            candidates = [backend for backend in candidates if backend is maker]
+        if tried:
+            candidates = [backend for backend in candidates if backend not in tried]
+        if not candidates:
+            raise Unavailable("no backend is available for this request", retry_after_s=5)
+        if pool.bounded:
+            if room.crowded and not in_turn:
+                return None
+            candidates = [backend for backend in candidates if backend.has_room]
+            if not candidates:
+                return None
+        assert x.view is not None
+        return pool.routing.pick(candidates, x.view, now)
+
+    def _maker(self, x: Exchange) -> Backend | None:
+        """The backend that made the response this request is about."""
+        response_id = id_in_path(x.route.path)
+        if response_id is None and isinstance(x.body.previous_response_id, str):
+            response_id = x.body.previous_response_id.encode()
+        return None if response_id is None else self.response_ids.maker(response_id)
+
+    def _begin_local(self, x: Exchange) -> Exchange | None:
+        request, connection = x.request, x.connection
+        cors = x.snapshot.config.server.cors
+        headers = b"X-Request-Id: %b\r\n" % x.id
+        headers += preflight_lines(cors, request) if is_preflight(request) else self.cors(x.snapshot, request)
+        self._local.answer(x, headers)
+        x.drop_payload()
+        self._account.ended(x, self.clock())
+        connection.finish(request, x.keeps_alive)
+        return None
+
+
+def x_ended(x: Exchange) -> Callable[[BaseException | None], None]:
+    """What happens when the story is over, however it ended."""
+
+    def ended(failure: BaseException | None) -> None:
+        handler = x.handler
+        x.phase = Phase.OVER
+        if failure is not None:
+            log.error("request %s failed inside the proxy", x.id.decode(), exc_info=failure)
+            x.refuse(UpstreamFailed("the proxy failed on this request", status=500, code="internal_error", close=True))
+        if x.reader is not None and x.reader.response_id is not None and x.backend is not None:
+            handler.response_ids.remember(x.reader.response_id, x.backend)
+        x.drop_payload()
+        handler._account.ended(x, handler.clock())
+        # The client's connection is closed already when it was the client who left.
+        x.connection.finish(x.request, x.keeps_alive)
+        # Without reference cycles a request's memory is free, and warm in the cache, for the next one.
+        x.relay = x.reader = x.steps = None
+
+    return ended

@@ -1,0 +1,277 @@
+"""Readers of answers: they look at the body as it passes, and say what the client may see of it."""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from llmproxy.core.outcome import Outcome
+from llmproxy.pipeline.body import Usage
+from llmproxy.wire.relay import DROP, HOLD, PASS, Verdict
+
+HELD_MAX_BYTES: Final = 1 << 20
+"""Non-stream answers up to this size are held whole, so that a backend dying in the middle costs the client nothing."""
+EVENT_MAX_BYTES: Final = 1 << 20
+
+_ABORT: Final = re.compile(rb'"finish_reason"\s*:\s*"abort"')
+_ERROR_EVENT: Final = re.compile(rb'data:\s*\{\s*"(?:error"|type"\s*:\s*"error")')
+_CODE_4XX: Final = re.compile(rb'"code"\s*:\s*"?4[0-9][0-9]\b')
+_RESPONSE_ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[^"\\]{1,200})"')
+
+
+class _Whole(msgspec.Struct, gc=False):
+    usage: Usage | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    usage: Usage | None = None
+    choices: Any = None
+    response: "_Whole | None" = None
+    message: "_Whole | None" = None
+
+
+_DECODE_WHOLE: Final = msgspec.json.Decoder(_Whole).decode
+_DECODE_EVENT: Final = msgspec.json.Decoder(_Event).decode
+
+
+class Watcher(Protocol):
+    """Who is told of progress: `first` at the first piece that counts, `progress` at each later one (seconds)."""
+
+    def first(self, now: float) -> None: ...
+
+    def progress(self, gap_s: float) -> None: ...
+
+
+class Tokens:
+    """What an answer said of its token counts."""
+
+    __slots__ = ("cached", "completion", "events", "prompt")
+
+    def __init__(self) -> None:
+        self.prompt: int | None = None
+        self.completion: int | None = None
+        self.cached: int | None = None
+        self.events = 0
+
+    def take(self, usage: Usage) -> None:
+        """Keep the latest counts; later ones are larger."""
+        prompt = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
+        completion = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
+        if prompt is not None:
+            self.prompt = prompt
+        if completion is not None:
+            self.completion = completion
+        if isinstance(usage.prompt_tokens_details, dict):
+            cached = usage.prompt_tokens_details.get("cached_tokens")
+            if isinstance(cached, int):
+                self.cached = cached
+
+
+class AnswerReader:
+    """What all readers share. `failure` is set when the engine's answer is itself a failure."""
+
+    __slots__ = ("_clock", "_watcher", "committed", "failure", "last_at", "response_id", "tokens", "wants_response_id")
+
+    def __init__(self, watcher: Watcher, clock: Callable[[], float]) -> None:
+        self._watcher = watcher
+        self._clock = clock
+        self.failure: Outcome | None = None
+        self.committed = False
+        self.last_at = 0.0
+        self.tokens = Tokens()
+        self.wants_response_id = False
+        self.response_id: bytes | None = None
+
+    def read(self, body: bytes) -> Verdict | bytes:
+        raise NotImplementedError
+
+    def end(self) -> Verdict | bytes:
+        return PASS
+
+    def _look_for_id(self, body: bytes) -> None:
+        match = _RESPONSE_ID.search(body)
+        if match is not None:
+            self.wants_response_id = False
+            self.response_id = match[1]
+
+    def _tick(self) -> None:
+        """A piece that counts as progress has come."""
+        now = self._clock()
+        if self.last_at:
+            self._watcher.progress(now - self.last_at)
+        else:
+            self._watcher.first(now)
+        self.last_at = now
+
+
+class PlainReader(AnswerReader):
+    """Any body that has no structure we read: audio, files. Passes from its first byte."""
+
+    __slots__ = ()
+
+    def read(self, body: bytes) -> Verdict | bytes:
+        self._tick()
+        return PASS
+
+
+class WholeReader(AnswerReader):
+    """A non-stream JSON answer: held whole up to `HELD_MAX_BYTES`, then passed."""
+
+    __slots__ = ("_parts", "_size")
+
+    def __init__(self, watcher: Watcher, clock: Callable[[], float]) -> None:
+        super().__init__(watcher, clock)
+        self._parts: list[bytes] | None = []
+        self._size = 0
+
+    def read(self, body: bytes) -> Verdict | bytes:
+        self._tick()
+        parts = self._parts
+        if parts is None:
+            return PASS
+        self._size += len(body)
+        if self._size > HELD_MAX_BYTES:
+            self._parts = None
+            return PASS
+        parts.append(body)
+        return HOLD
+
+    def end(self) -> Verdict | bytes:
+        if self._parts is None:
+            return PASS
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = None
+        if b'"abort"' in body and _ABORT.search(body):
+            self.failure = Outcome.ENGINE_ABORT
+        if self.wants_response_id:
+            self._look_for_id(body)
+        try:
+            usage = _DECODE_WHOLE(body).usage
+        except (msgspec.DecodeError, RecursionError):
+            usage = None
+        if usage is not None:
+            self.tokens.take(usage)
+        return PASS
+
+
+class EventReader(AnswerReader):
+    """An event-stream (WHATWG HTML, 9.2). Pieces pass as they come as long as they end between two events and hold
+    nothing to act on; otherwise their events are looked at one by one, and an unfinished one is kept back."""
+
+    __slots__ = ("_ended", "_error_event", "_kept", "_tail", "drop_usage")
+
+    def __init__(self, watcher: Watcher, clock: Callable[[], float], error_event: Callable[[], bytes]) -> None:
+        super().__init__(watcher, clock)
+        self._error_event = error_event
+        self.drop_usage = False
+        self._kept = b""
+        """Comments from before the first event."""
+        self._tail = b""
+        """The beginning of an event."""
+        self._ended = False
+        """The stream was ended in the engine's place: nothing of it is shown any more."""
+
+    def read(self, body: bytes) -> Verdict | bytes:
+        if (
+            self.last_at
+            and not self._tail
+            and body.endswith(b"\n\n")
+            and b'"usage"' not in body
+            and b"abort" not in body
+            and b"error" not in body
+            and body[:1] != b":"
+            and not self._ended
+        ):
+            self._tick()
+            self.tokens.events += body.count(b"\n\n")
+            return PASS
+        return self._read_events(body)
+
+    def end(self) -> Verdict | bytes:
+        if self._ended:
+            return DROP
+        rest, self._kept, self._tail = self._kept + self._tail, b"", b""
+        return rest or PASS
+
+    def _read_events(self, body: bytes) -> Verdict | bytes:
+        if self._ended:
+            return DROP
+        data = self._tail + body
+        bare, crlf = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
+        cut = max(bare + 2 if bare >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
+        if len(data) - cut > EVENT_MAX_BYTES:
+            cut = len(data)
+        self._tail = data[cut:]
+        out: list[bytes] = []
+        progressed = False
+        for event in _split_events(data[:cut]):
+            if event.startswith(b":") and b"\ndata:" not in event:
+                out.append(event)
+                continue
+            shown = self._look(event)
+            progressed = True
+            if shown:
+                out.append(shown)
+            if self.failure is not None and self.committed:
+                break
+        if progressed:
+            self._tick()
+        elif not self.committed:
+            # Comments say that the engine lives, not that it answers.
+            self._kept += b"".join(out)
+            return HOLD
+        shown_bytes = self._kept + b"".join(out)
+        self._kept = b""
+        if not shown_bytes and not (self.failure and not self.committed):
+            return HOLD if self._tail else DROP
+        return PASS if shown_bytes == body else shown_bytes
+
+    def _look(self, event: bytes) -> bytes:
+        """What the client sees of a whole event."""
+        tokens = self.tokens
+        tokens.events += 1
+        if self.wants_response_id:
+            self._look_for_id(event)
+        if b'"usage"' in event and self._take_usage(event) and self.drop_usage:
+            return b""
+        failed = (b"abort" in event and _ABORT.search(event)) or (
+            b"error" in event
+            and (_ERROR_EVENT.search(event) or event.startswith(b"event: error"))
+            and not _CODE_4XX.search(event)
+        )
+        if not failed:
+            return event
+        self.failure = Outcome.ENGINE_ABORT
+        if not self.committed:
+            return event
+        self._ended = True
+        return self._error_event()
+
+    def _take_usage(self, event: bytes) -> bool:
+        """Count the tokens an event reports. True for the extra chunk at the end, which has no choices."""
+        start = event.find(b"data:")
+        try:
+            chunk = _DECODE_EVENT(event[start + 5 :])
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        for usage in (
+            chunk.usage,
+            chunk.response.usage if chunk.response else None,
+            chunk.message.usage if chunk.message else None,
+        ):
+            if usage is not None:
+                self.tokens.take(usage)
+        return chunk.usage is not None and chunk.choices == []
+
+
+def _split_events(data: bytes) -> list[bytes]:
+    """Events with their blank lines. Both line endings in use are understood."""
+    if b"\r\n\r\n" in data:
+        return [event for event in re.split(rb"(?<=\r\n\r\n)|(?<=\n\n)", data) if event]
+    events = data.split(b"\n\n")
+    last = events.pop()
+    split = [event + b"\n\n" for event in events]
+    if last:
+        split.append(last)
+    return split

@@ -1,0 +1,86 @@
+"""The wait for room: when every backend of a pool is at its `max_concurrency`, first come, first served."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llmproxy.core.errors import Overloaded
+from llmproxy.core.step import Signal
+from llmproxy.pipeline.snapshot import ServingPool
+from llmproxy.wire.deadlines import NEVER, Deadlines
+
+if TYPE_CHECKING:
+    from llmproxy.pipeline.exchange import Exchange
+
+
+class Room:
+    """Drives one pool's queue: wakes whoever is first when a place is free, and ends waits that took too long."""
+
+    def __init__(
+        self,
+        pool: ServingPool,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        deadlines: Deadlines,
+    ) -> None:
+        self.pool = pool
+        self._loop = loop
+        self._clock = clock
+        self._woken = False
+        self.deadline = NEVER
+        deadlines.add(self)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether someone waits already; then newcomers wait behind them."""
+        return bool(self.pool.queue.waiting)
+
+    def freed(self) -> None:
+        """A lease was given back."""
+        if self.pool.queue.waiting and not self._woken:
+            # From the loop: the one that freed the place finishes its own business first.
+            self._woken = True
+            self._loop.call_soon(self._wake)
+
+    async def wait(self, x: "Exchange") -> None:
+        """Wait in line. Raises `Overloaded` when the line is full or the wait too long."""
+        queue = self.pool.queue
+        now = self._clock()
+        turn: Signal[None] = Signal()
+        if not queue.enter(turn, now):
+            raise Overloaded(
+                "every backend is busy and the queue is full", code="queue_full", retry_after_s=queue.retry_after_s(now)
+            )
+        self.deadline = 0.0
+        x.waiting = turn
+        try:
+            await turn
+        finally:
+            x.waiting = None
+            queue.leave(turn)
+
+    def expired(self, now: float) -> None:
+        """Each sweep while someone waits: health may have changed, and waits run out."""
+        queue = self.pool.queue
+        for turn in queue.expired(now):
+            turn.fail(
+                Overloaded(
+                    "every backend is busy; the wait took too long",
+                    code="queue_timeout",
+                    retry_after_s=queue.retry_after_s(now),
+                )
+            )
+        self._wake()
+        if not queue.waiting:
+            self.deadline = NEVER
+
+    def _wake(self) -> None:
+        self._woken = False
+        queue = self.pool.queue
+        while queue.waiting and self._has_room():
+            queue.next().set(None)
+
+    def _has_room(self) -> bool:
+        candidates = self.pool.health.candidates(self._clock())
+        # With nobody eligible the first in line is let out as well, to be told so.
+        return not candidates or any(backend.has_room for backend in candidates)

@@ -1,0 +1,95 @@
+"""What a request captures of the configuration when it starts: replaced whole on reload, never changed."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmproxy.config.model import Config, PoolConfig
+from llmproxy.core.errors import BadRequest, NotFound
+from llmproxy.core.pool import Pool
+from llmproxy.pipeline.routes import Route, RouteTable
+
+ServingPool = Pool[PoolConfig]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a model's requests go, and under which name."""
+
+    pool: ServingPool
+    rewrite: str | None = None
+    label: str | None = None
+    """The model's name in metrics: only configured names become labels as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The configuration as requests see it."""
+
+    config: Config
+    pools: Mapping[str, ServingPool]
+    models: Mapping[str, Target]
+    routes: RouteTable
+    only: Target | None
+    """Every model's target when there is one pool and no `models:`."""
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    _trusted: dict[str, bool] = field(default_factory=dict)
+
+    @classmethod
+    def build(cls, config: Config, pools: Mapping[str, ServingPool]) -> "Snapshot":
+        models = {
+            name: Target(pools[model.pool], model.rewrite if model.rewrite != name else None, name)
+            for name, model in config.models.items()
+        }
+        only = Target(next(iter(pools.values()))) if len(pools) == 1 and not models else None
+        return cls(
+            config=config,
+            pools=pools,
+            models=models,
+            routes=RouteTable(config.server.allow_routes, {route.path: route.pool for route in config.routes}),
+            only=only,
+            networks=tuple(ipaddress.ip_network(item, strict=False) for item in config.server.trusted_proxies),
+        )
+
+    def target(self, route: Route, model: str | None) -> Target:
+        """The pool for a request. Raises `NotFound` for an unknown model and `BadRequest` for a missing one."""
+        if route.pool is not None:
+            return Target(self.pools[route.pool])
+        if self.only is not None:
+            return self.only
+        if model is not None:
+            target = self.models.get(model)
+            if target is None:
+                raise NotFound(f"The model `{model[:200]}` does not exist.", code="model_not_found", param="model")
+            return target
+        if len(self.pools) == 1:
+            return Target(next(iter(self.pools.values())))
+        if route.has_model:
+            raise BadRequest("you must provide a model parameter", code="missing_model", param="model")
+        raise NotFound("this route needs a pool: add it under `routes:`", code="route_not_found")
+
+    def is_trusted(self, ip: str) -> bool:
+        """Whether `ip` may speak for other clients in X-Forwarded-*."""
+        if not self.networks:
+            return False
+        known = self._trusted.get(ip)
+        if known is None:
+            try:
+                address = ipaddress.ip_address(ip)
+                known = any(address in network for network in self.networks)
+            except ValueError:
+                known = False
+            if len(self._trusted) < 10000:
+                self._trusted[ip] = known
+        return known
+
+    def client_ip(self, peer_ip: str, forwarded_for: bytes | None) -> str:
+        """The client's address: the peer's, or the nearest one in X-Forwarded-For that is not a trusted proxy."""
+        if forwarded_for is None or not self.is_trusted(peer_ip):
+            return peer_ip
+        client = peer_ip
+        for item in reversed(forwarded_for.decode("latin-1").split(",")):
+            client = item.strip() or client
+            if not self.is_trusted(client):
+                break
+        return client

@@ -1,0 +1,15 @@
+"""Checks the configuration's policies against the registry: config itself may not know any policy."""
+
+import random
+
+from llmproxy.config.model import PolicyConfig
+from llmproxy.policy.routing.registry import build
+
+
+def check_policy(policy: PolicyConfig) -> list[tuple[str, str]]:
+    """What is wrong with a pool's `policy`; empty when it can be built."""
+    try:
+        build(policy.name, policy.options, random.Random(0))  # noqa: S311
+    except ValueError as error:
+        return [("", str(error))]
+    return []

@@ -1,0 +1,80 @@
+"""A policy's options: plain values from the configuration, checked and made into the policy's own frozen dataclass."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+T = TypeVar("T")
+
+
+class OptionError(ValueError):
+    """An unknown policy, or an option that is unknown or unfit. `option` names it, where it is one option's fault."""
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """For policies that have none."""
+
+
+def parse_options(options_type: type[T], given: Mapping[str, object], policy: str) -> T:
+    """`given` as an `options_type`, a dataclass whose fields are bool, int, float, str or tuple[str, ...].
+
+    A single string will do for a tuple. The dataclass checks ranges in `__post_init__` with `ValueError`.
+    Raises `OptionError`.
+    """
+    if not is_dataclass(options_type):
+        raise TypeError(f"options_type of routing policy {policy} must be a dataclass")
+    hints = get_type_hints(options_type)
+    known = {field.name: hints[field.name] for field in fields(options_type) if field.init}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise OptionError(f"routing policy {policy} has no option {name!r}{suggestion(name, known)}", name)
+        try:
+            values[name] = _fit(value, known[name])
+        except ValueError as error:
+            raise OptionError(f"routing policy {policy}, option {name}: {error}", name) from None
+    try:
+        return options_type(**values)
+    except (ValueError, TypeError) as error:
+        raise OptionError(f"routing policy {policy}: {error}") from None
+
+
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """The tail of an error message about an unknown name: the nearest known one, and all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(wrong, names, n=1)
+    guess = f'; did you mean "{near[0]}"?' if near else ""
+    return f"{guess} (known: {', '.join(names)})" if names else f"{guess} (it has none)"
+
+
+def _fit(value: object, wanted: Any) -> object:
+    """`value` as a `wanted`. Raises `ValueError` in words that follow the option's name."""
+    if wanted is bool:
+        if isinstance(value, bool):
+            return value
+        raise ValueError(f"{value!r} must be true or false")
+    if wanted is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise ValueError(f"{value!r} must be a whole number")
+    if wanted is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        raise ValueError(f"{value!r} must be a number")
+    if wanted is str:
+        if isinstance(value, str):
+            return value
+        raise ValueError(f"{value!r} must be a string")
+    if get_args(wanted) == (str, ...):
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, (list, tuple)) and all(isinstance(item, str) and item for item in items):
+            return tuple(items)
+        raise ValueError(f"{value!r} must be a name or a list of names")
+    raise TypeError(f"options of type {wanted} are not supported")

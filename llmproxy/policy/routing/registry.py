@@ -1,0 +1,68 @@
+"""Names -> routing policies: one line each, and third parties' through the entry point group `llmproxy.routing`."""
+
+import random
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+from llmproxy.core.ports import RoutingPolicy
+from llmproxy.policy.routing.ip_hash import IpHash
+from llmproxy.policy.routing.least_connections import LeastConnections
+from llmproxy.policy.routing.options import OptionError, parse_options, suggestion
+from llmproxy.policy.routing.power_of_two import PowerOfTwo
+from llmproxy.policy.routing.random_choice import RandomChoice
+from llmproxy.policy.routing.round_robin import RoundRobin
+from llmproxy.policy.routing.session_affinity import SessionAffinity
+from llmproxy.policy.routing.weighted import Weighted
+
+ENTRY_POINTS: Final = "llmproxy.routing"
+
+
+class PolicyType(Protocol):
+    """What the registry holds: a policy class with its options' type."""
+
+    @property
+    def options_type(self) -> type[Any]: ...
+
+    def __call__(self, options: Any, rng: random.Random) -> RoutingPolicy: ...
+
+
+POLICIES: Final[Mapping[str, PolicyType]] = MappingProxyType(
+    {
+        "ip_hash": IpHash,
+        "least_connections": LeastConnections,
+        "power_of_two": PowerOfTwo,
+        "random": RandomChoice,
+        "round_robin": RoundRobin,
+        "session_affinity": SessionAffinity,
+        "weighted": Weighted,
+    }
+)
+
+
+def names() -> tuple[str, ...]:
+    """Every policy that can be named, third parties' among them."""
+    return tuple(sorted({*POLICIES, *(point.name for point in entry_points(group=ENTRY_POINTS))}))
+
+
+def build(name: str, options: Mapping[str, object], rng: random.Random) -> RoutingPolicy:
+    """The policy `name` with `options`. Raises `OptionError`."""
+    policy = find(name)
+    return policy(parse_options(policy.options_type, options, name), rng)
+
+
+def find(name: str) -> PolicyType:
+    """The class behind `name`. Other packages are asked only for a name that is not ours. Raises `OptionError`."""
+    policy = POLICIES.get(name)
+    if policy is not None:
+        return policy
+    for point in entry_points(group=ENTRY_POINTS, name=name):
+        try:
+            loaded: PolicyType = point.load()
+        except Exception as error:
+            raise OptionError(f"routing policy {name!r} ({point.value}) could not be loaded: {error}") from error
+        if not callable(loaded) or not isinstance(getattr(loaded, "options_type", None), type):
+            raise OptionError(f"routing policy {name!r} ({point.value}) is not a policy class with an options_type")
+        return loaded
+    raise OptionError(f"there is no routing policy {name!r}{suggestion(name, names())}")

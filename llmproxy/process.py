@@ -1,0 +1,154 @@
+"""One process running one proxy: file descriptors, signals, the garbage collector, what is said at start and end."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from llmproxy.app import App
+from llmproxy.config.loader import load
+from llmproxy.config.model import Config
+from llmproxy.config.problem import ConfigError
+from llmproxy.control.file_watch import FileWatch
+from llmproxy.emulator import Emulator, EmulatorOptions
+from llmproxy.policies import check_policy
+from llmproxy.telemetry.log import configure
+
+log = logging.getLogger("llmproxy")
+
+FILES_BESIDE_CONNECTIONS = 64
+DEMO_MODEL = "demo-model"
+
+
+def serve_file(path: Path) -> int:
+    """Run the proxy from a configuration file until a signal ends it. Returns the exit status."""
+    watch = FileWatch([path])
+    try:
+        config = load(path, check_policy=check_policy)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    configure(config.logging.level)
+    app = App(config, load=lambda: load(path, check_policy=check_policy), watch=watch)
+    return run(_serve(app, _announce))
+
+
+def serve_demo(port: int, admin_port: int, backends: int) -> int:
+    """Run the proxy over emulated backends, all in this process."""
+    configure("info")
+    return run(_demo(port, admin_port, backends))
+
+
+def run(main: Coroutine[Any, Any, int]) -> int:
+    """Run `main` on uvloop. Ctrl-C before it listens for signals ends quietly."""
+    with contextlib.suppress(KeyboardInterrupt):
+        return uvloop.run(main)
+    return 130
+
+
+async def _serve(app: App, announce: Callable[[App], None]) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    _raise_file_limit(app.config)
+    try:
+        await app.start()
+    except (OSError, ValueError) as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        return 1
+    _tune_gc()
+    announce(app)
+    await stop.wait()
+    # A second signal means now.
+    now = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, now.set)
+    open_now = len(app.listener.connections)
+    log.info(
+        "draining: %d connections, up to %g s (signal again to stop now)", open_now, app.config.server.drain_timeout
+    )
+    draining = asyncio.create_task(app.stop())
+    hurried = asyncio.create_task(now.wait())
+    await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        app.listener.abort_all()
+    clean = await draining
+    hurried.cancel()
+    log.info("stopped" if clean else "stopped; streams that outlasted server.drain_timeout were cut")
+    return 0
+
+
+async def _demo(port: int, admin_port: int, backends: int) -> int:
+    async with contextlib.AsyncExitStack() as stack:
+        urls = []
+        for number in range(1, backends + 1):
+            options = EmulatorOptions(models=(DEMO_MODEL,), name=f"emulated-{number}")
+            emulator = await stack.enter_async_context(Emulator(options))
+            urls.append({"url": emulator.url, "id": f"emulated-{number}"})
+        config = Config.model_validate(
+            {
+                "server": {"host": "127.0.0.1", "port": port},
+                "admin": {"port": admin_port},
+                "pools": {"demo": {"backends": urls}},
+                "models": {DEMO_MODEL: {"pool": "demo"}},
+            }
+        )
+        return await _serve(App(config), _announce_demo)
+
+
+def _announce(app: App) -> None:
+    server = app.config.server
+    scheme = "https" if server.tls else "http"
+    log.info("serving %s://%s:%d over %s", scheme, server.host, app.listener.port, _fleet(app))
+    log.info("metrics and admin API on http://%s:%d", app.config.admin.host, app.admin.port)
+
+
+def _announce_demo(app: App) -> None:
+    port, admin_port = app.listener.port, app.admin.port
+    print(
+        f"\nTry it:\n  curl -N http://127.0.0.1:{port}/v1/chat/completions -H 'Content-Type: application/json' "
+        f'-d \'{{"model": "{DEMO_MODEL}", "stream": true, "max_tokens": 20, '
+        f'"messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
+        f"Metrics: http://127.0.0.1:{admin_port}/metrics\nPools:   http://127.0.0.1:{admin_port}/admin/pools\n",
+        flush=True,
+    )
+
+
+def _fleet(app: App) -> str:
+    return ", ".join(f"pool {pool.name} ({len(pool.backends)} backends)" for pool in app.pools.values())
+
+
+def _raise_file_limit(config: Config) -> None:
+    """A connection takes a file descriptor on each side: raise the soft limit as far as allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != soft:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    wanted = 2 * config.server.limits.connections + FILES_BESIDE_CONNECTIONS
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        log.warning(
+            "server.limits.connections is %d, which needs %d file descriptors, but only %d are allowed: about %d "
+            "connections can be served. Raise the limit (ulimit -n, or LimitNOFILE= in systemd).",
+            config.server.limits.connections,
+            wanted,
+            limit,
+            max(0, (limit - FILES_BESIDE_CONNECTIONS) // 2),
+        )
+
+
+def _tune_gc() -> None:
+    """Requests leave no reference cycles, so the collector finds next to nothing: let it look rarely, and never at
+    what was made at start."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

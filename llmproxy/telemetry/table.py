@@ -1,0 +1,159 @@
+"""The one table of metrics. The exposition and the reference page (docs/metrics.md) are made from it."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """A metric's Prometheus type."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row: the full name, its type, its label names in order, what it means, and a histogram's upper bounds."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+_TTFT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_ITL_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0)
+_DURATION_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+_QUEUE_S = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_OVERHEAD_S = (25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
+_LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+_POOL = ("pool",)
+_MODEL = ("pool", "model")
+_BACKEND = ("pool", "backend")
+
+TABLE: tuple[Metric, ...] = (
+    # Requests
+    Metric(
+        "llmproxy_requests_total",
+        Kind.COUNTER,
+        "Requests answered, by the status the client got (499: the client left before it got one).",
+        ("pool", "model", "backend", "status"),
+    ),
+    Metric("llmproxy_in_flight", Kind.GAUGE, "Requests at a backend whose answer has not ended.", _BACKEND),
+    Metric(
+        "llmproxy_time_to_first_token_seconds",
+        Kind.HISTOGRAM,
+        "From a request's arrival to the first byte of its answer's body (TTFT), as passed to the client.",
+        _MODEL,
+        _TTFT_S,
+    ),
+    Metric(
+        "llmproxy_inter_token_latency_seconds",
+        Kind.HISTOGRAM,
+        "Gap between two pieces of a stream (ITL). An engine may put several tokens into one piece.",
+        _MODEL,
+        _ITL_S,
+    ),
+    Metric(
+        "llmproxy_request_duration_seconds",
+        Kind.HISTOGRAM,
+        "From a request's arrival to the end of its answer (E2E latency).",
+        _MODEL,
+        _DURATION_S,
+    ),
+    Metric(
+        "llmproxy_queue_seconds",
+        Kind.HISTOGRAM,
+        "Wait for a place on a backend, of the requests that had to wait.",
+        _POOL,
+        _QUEUE_S,
+    ),
+    Metric("llmproxy_queue_waiting", Kind.GAUGE, "Requests waiting for a place on a backend.", _POOL),
+    Metric(
+        "llmproxy_proxy_overhead_seconds",
+        Kind.HISTOGRAM,
+        "The proxy's own time: from a request being read whole until it was handed to a backend, without the queue.",
+        (),
+        _OVERHEAD_S,
+    ),
+    Metric("llmproxy_prompt_tokens_total", Kind.COUNTER, "Prompt tokens, as engines report them in `usage`.", _MODEL),
+    Metric(
+        "llmproxy_cached_prompt_tokens_total",
+        Kind.COUNTER,
+        "Prompt tokens that engines say they took from their prefix cache.",
+        _MODEL,
+    ),
+    Metric(
+        "llmproxy_completion_tokens_total", Kind.COUNTER, "Generated tokens, as engines report them in `usage`.", _MODEL
+    ),
+    # What went wrong
+    Metric(
+        "llmproxy_attempts_total",
+        Kind.COUNTER,
+        "Attempts at a backend, by how they ended (`ok`, `refused`, `reset`, `busy`, ...).",
+        ("pool", "backend", "outcome"),
+    ),
+    Metric(
+        "llmproxy_retries_total",
+        Kind.COUNTER,
+        "Attempts made because an earlier one failed, by how that one ended.",
+        ("pool", "cause"),
+    ),
+    Metric("llmproxy_abandoned_total", Kind.COUNTER, "Requests whose client left before their answer ended.", _POOL),
+    Metric(
+        "llmproxy_shed_total", Kind.COUNTER, "Requests answered 503 before any engine saw them.", ("pool", "reason")
+    ),
+    Metric(
+        "llmproxy_errors_total",
+        Kind.COUNTER,
+        "Errors the proxy answered with, by code and by who has to act (`client`, `proxy`, `upstream`).",
+        ("code", "blame"),
+    ),
+    # Backends
+    Metric("llmproxy_backend_up", Kind.GAUGE, "1 while a backend is healthy and may be given any work.", _BACKEND),
+    Metric(
+        "llmproxy_backend_status",
+        Kind.GAUGE,
+        "1 for the status a backend is in, 0 for the others.",
+        ("pool", "backend", "state"),
+    ),
+    Metric(
+        "llmproxy_breaker_state", Kind.GAUGE, "Circuit breaker of a backend: 0 closed, 1 half-open, 2 open.", _BACKEND
+    ),
+    Metric("llmproxy_backend_weight", Kind.GAUGE, "Effective weight (scaled down during slow start).", _BACKEND),
+    Metric(
+        "llmproxy_backend_max_concurrency", Kind.GAUGE, "Configured `max_concurrency`, where there is one.", _BACKEND
+    ),
+    Metric(
+        "llmproxy_probes_total",
+        Kind.COUNTER,
+        "Active health probes, by what they saw (`ok`, `refused`, `loading`, `sleeping`, `failed`).",
+        ("pool", "backend", "result"),
+    ),
+    # The process
+    Metric("llmproxy_connections", Kind.GAUGE, "Open connections, `downstream` or `upstream`.", ("side",)),
+    Metric("llmproxy_connections_opened_total", Kind.COUNTER, "Connections opened, by side.", ("side",)),
+    Metric("llmproxy_connections_refused_total", Kind.COUNTER, "Client connections refused: too many at once."),
+    Metric("llmproxy_connections_reused_total", Kind.COUNTER, "Attempts sent on an idle connection to a backend."),
+    Metric("llmproxy_buffered_body_bytes", Kind.GAUGE, "Request bodies held in memory."),
+    Metric("llmproxy_event_loop_lag_seconds", Kind.HISTOGRAM, "How late the coarse timer ran.", (), _LAG_S),
+    Metric("llmproxy_access_log_dropped_total", Kind.COUNTER, "Access log lines lost: the disk or reader was stuck."),
+    Metric(
+        "llmproxy_config_reloads_total", Kind.COUNTER, "Reloads of the configuration, `ok` or `failed`.", ("result",)
+    ),
+    Metric("llmproxy_config_last_reload_successful", Kind.GAUGE, "1 when the newest configuration file was accepted."),
+    Metric(
+        "llmproxy_config_last_reload_timestamp_seconds",
+        Kind.GAUGE,
+        "When the running configuration was loaded (Unix time).",
+    ),
+    Metric("llmproxy_build_info", Kind.GAUGE, "Always 1; the running version.", ("version",)),
+)
+
+
+def by_name() -> dict[str, Metric]:
+    """The table by metric name."""
+    return {metric.name: metric for metric in TABLE}
