@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmproxy.pipeline.links import Link
 
 NEVER = float("inf")
+_ENDS_WITH_DONE = frozenset({b"/v1/chat/completions", b"/v1/completions"})
 _SENDS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
@@ -156,8 +157,9 @@ class Exchange:
         clock = self.handler.clock
         reader: AnswerReader
         if head.content_type.startswith(b"text/event-stream"):
-            reader = EventReader(self, clock, self.stream_error)
-            reader.drop_usage = self.payload is not self.request.body and self._injects_usage
+            reader = EventReader(self, clock, self.series.itl.observe, self.stream_error)
+            reader.drop_usage = self._injects_usage
+            reader.expects_done = upstream.until_close and self.route.path in _ENDS_WITH_DONE
         elif head.content_type.startswith(b"application/json") or upstream.status >= 400:
             reader = WholeReader(self, clock)
         else:
@@ -178,10 +180,6 @@ class Exchange:
         if backend is not None and view is not None and self.target is not None:
             self.target.pool.routing.observe(Moment.FIRST_TOKEN, backend, view, now)
 
-    def progress(self, gap_s: float) -> None:
-        """Another piece, `gap_s` after the one before."""
-        self.series.itl.observe(gap_s)
-
     def stream_error(self) -> bytes:
         """The event that ends a stream in place of an engine's abort."""
         self.error = UpstreamFailed("the engine gave up on this request", code="upstream_aborted")
@@ -198,7 +196,7 @@ class Exchange:
             and self.target.pool.settings.inject_usage
             and self.body.stream is True
             and not asked
-            and self.route.path in (b"/v1/chat/completions", b"/v1/completions")
+            and self.route.path in _ENDS_WITH_DONE
         )
 
     def classify(self) -> None:

@@ -36,11 +36,9 @@ _DECODE_EVENT: Final = msgspec.json.Decoder(_Event).decode
 
 
 class Watcher(Protocol):
-    """Who is told of progress: `first` at the first piece that counts, `progress` at each later one (seconds)."""
+    """Who is told that the first piece that counts has come."""
 
     def first(self, now: float) -> None: ...
-
-    def progress(self, gap_s: float) -> None: ...
 
 
 class Tokens:
@@ -97,12 +95,9 @@ class AnswerReader:
 
     def _tick(self) -> None:
         """A piece that counts as progress has come."""
-        now = self._clock()
-        if self.last_at:
-            self._watcher.progress(now - self.last_at)
-        else:
-            self._watcher.first(now)
-        self.last_at = now
+        last_at, self.last_at = self.last_at, self._clock()
+        if not last_at:
+            self._watcher.first(self.last_at)
 
 
 class PlainReader(AnswerReader):
@@ -159,12 +154,22 @@ class EventReader(AnswerReader):
     """An event-stream (WHATWG HTML, 9.2). Pieces pass as they come as long as they end between two events and hold
     nothing to act on; otherwise their events are looked at one by one, and an unfinished one is kept back."""
 
-    __slots__ = ("_ended", "_error_event", "_kept", "_tail", "drop_usage")
+    __slots__ = ("_ended", "_error_event", "_kept", "_last", "_observe_gap", "_tail", "drop_usage", "expects_done")
 
-    def __init__(self, watcher: Watcher, clock: Callable[[], float], error_event: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        watcher: Watcher,
+        clock: Callable[[], float],
+        observe_gap: Callable[[float], None],
+        error_event: Callable[[], bytes],
+    ) -> None:
         super().__init__(watcher, clock)
+        self._observe_gap = observe_gap
         self._error_event = error_event
         self.drop_usage = False
+        self.expects_done = False
+        """The connection's end is the body's end, so only `[DONE]` tells a whole stream from one cut off."""
+        self._last = b""
         self._kept = b""
         """Comments from before the first event."""
         self._tail = b""
@@ -183,14 +188,21 @@ class EventReader(AnswerReader):
             and body[:1] != b":"
             and not self._ended
         ):
-            self._tick()
+            now = self._clock()
+            self._observe_gap(now - self.last_at)
+            self.last_at = now
             self.tokens.events += body.count(b"\n\n")
+            self._last = body
             return PASS
+        self._last = body
         return self._read_events(body)
 
     def end(self) -> Verdict | bytes:
         if self._ended:
             return DROP
+        if self.expects_done and self.committed and b"[DONE]" not in self._last:
+            self.failure = Outcome.CUT
+            return self._error_event()
         rest, self._kept, self._tail = self._kept + self._tail, b"", b""
         return rest or PASS
 
@@ -216,6 +228,8 @@ class EventReader(AnswerReader):
             if self.failure is not None and self.committed:
                 break
         if progressed:
+            if self.last_at:
+                self._observe_gap(self._clock() - self.last_at)
             self._tick()
         elif not self.committed:
             # Comments say that the engine lives, not that it answers.

@@ -36,13 +36,8 @@ class ProbeState:
         """Take a probe's result."""
         if result is ProbeResult.OK or result is ProbeResult.SLEEPING:
             self._was_well(settings, asleep=result is ProbeResult.SLEEPING)
-        elif self.proven or self._asleep:
-            self._was_bad(settings, loading=result is ProbeResult.LOADING)
         else:
-            # Not up yet. Refused and 503 are to be expected; other trouble (a wrong path, a host that swallows
-            # packets) is shown as UNHEALTHY, though all that comes of it is no traffic, as before.
-            self._loading = result is not ProbeResult.FAILED
-            self._bad = 0 if self._loading else self._bad + 1
+            self._was_bad(result, settings)
 
     def _was_well(self, settings: HealthSettings, *, asleep: bool) -> None:
         self._asleep = asleep
@@ -55,10 +50,12 @@ class ProbeState:
         if not self.out:
             self._loading = False
 
-    def _was_bad(self, settings: HealthSettings, *, loading: bool) -> None:
+    def _was_bad(self, result: ProbeResult, settings: HealthSettings) -> None:
         self._good = 0
         self._bad += 1
-        self._loading = loading
+        # One that is not up yet refuses. Other trouble (a wrong path, a host that swallows packets) is shown as
+        # UNHEALTHY, though all that comes of it is no traffic, as before.
+        self._loading = result is ProbeResult.LOADING or (result is ProbeResult.REFUSED and not self.proven)
         if self._bad >= settings.unhealthy_after:
             self._asleep = False
             self.out = self.proven

@@ -81,6 +81,8 @@ class Health:
         """A request goes there. True when it is the trial of a half-open breaker; hand that to `observe`."""
         if backend.status is Status.HEALTHY:
             return False
+        if now >= self._due:
+            self._refresh(now)
         member = self._members.get(backend)
         if member is None or not member.breaker.take_trial():
             return False
