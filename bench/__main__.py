@@ -117,7 +117,8 @@ def _run(console: Console, options: argparse.Namespace) -> None:
             if shared:
                 _shared(console, session, peers, shared, results)
             _fresh(console, session, peers, [item for item in measures if item.fresh], results)
-    print_targets(console, results)
+    if any(peer.name == "llmproxy" for peer in peers):
+        print_targets(console, results)
     warn_of_noise(console, results)
     about["took_s"] = round(time.monotonic() - begin)
     console.print(f"took {about['took_s']} s")
@@ -128,7 +129,7 @@ def _run(console: Console, options: argparse.Namespace) -> None:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _stop_in_order)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=150)
     try:
         _run(console, _arguments())
     except (CompilerMissing, TooFewCores) as error:

@@ -4,7 +4,20 @@ import argparse
 import subprocess
 import sys
 
-from bench.peers.base import VENV
+from bench.peers.base import VENVS
+
+# Pinned, so that figures of two days can be compared. LiteLLM also because releases of it have twice been replaced by
+# malicious ones (2026-03: 1.82.7 and 1.82.8; 1.107.0): look before moving that one. Each has a venv of its own.
+PINS = {"vllm-router": "vllm-router==0.1.17", "smg": "smg==1.13.0", "litellm": "litellm[proxy]==1.99.4"}
+
+
+def install(package: str) -> int:
+    """Install one peer, from wheels only; the exit status of pip."""
+    venv = VENVS / package
+    if not (venv / "bin" / "python").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    return subprocess.run([*pip, "--only-binary", ":all:", PINS[package]], check=False).returncode
 
 
 def main() -> int:
@@ -12,12 +25,8 @@ def main() -> int:
     parser.add_argument("--litellm", action="store_true", help="also LiteLLM's proxy (a few hundred megabytes)")
     parser.add_argument("--smg", action="store_true", help="also the Shepherd Model Gateway")
     options = parser.parse_args()
-    packages = ["vllm-router"]
-    packages += ["smg"] if options.smg else []
-    packages += ["litellm[proxy]"] if options.litellm else []
-    if not (VENV / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
-    return subprocess.run([str(VENV / "bin" / "python"), "-m", "pip", "install", *packages], check=False).returncode
+    wanted = ["vllm-router", *(["smg"] if options.smg else []), *(["litellm"] if options.litellm else [])]
+    return max(install(package) for package in wanted)
 
 
 if __name__ == "__main__":

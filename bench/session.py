@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -64,7 +63,6 @@ class Session:
     scale: Scale
     upstream_ports: list[int]
     scraper: Scraper
-    syslog_port: int
     load: LoadGenerator = field(init=False)
     _rooms: int = 0
 
@@ -81,7 +79,7 @@ class Session:
         self._rooms += 1
         room = self.room / f"{self._rooms}-{peer.name}"
         room.mkdir()
-        site = Site(room, free_port(), free_port(), self.syslog_port, self.upstream_ports)
+        site = Site(room, free_port(), free_port(), self.upstream_ports)
         start = peer.prepare(site)
         log = room / "output.log"
         with running(start.command, launch=self.programs.launch, core=self.cores.proxy, log=log, env=start.env) as proc:
@@ -147,10 +145,8 @@ def open_session(room: Path, cores: Cores, programs: Programs, scale: Scale) -> 
     """Start the upstreams and the scraper; all of it is stopped at the end of the block."""
     with ExitStack() as stack:
         ports = [stack.enter_context(_upstream(programs, cores.stub)) for _ in range(UPSTREAMS)]
-        syslog = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        syslog.bind(("127.0.0.1", 0))  # never read: a full socket drops, and the sender has paid for sending
         scraper = stack.enter_context(Scraper())
-        yield Session(room, cores, programs, scale, ports, scraper, syslog.getsockname()[1])
+        yield Session(room, cores, programs, scale, ports, scraper)
 
 
 Values = dict[str, float]

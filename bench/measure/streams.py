@@ -10,19 +10,21 @@ from bench.loadgen import LoadFailed
 from bench.measure.base import Figure, Measure
 from bench.session import Running, Session, Values
 
+_STEP = 13 / 200  # of a period between the starts of two streams: no two of the 200 send in the same moment
 _LOST = ("cut", "malformed", "bad_status", "refused", "answered")
 
 
 def take(session: Session, up: Running) -> Values:
     scale = session.scale
-    rate = scale.streams_chunks_per_s
+    rate, streams = scale.streams_chunks_per_s, up.scaled(scale.streams_open)
+    ramp_ms = 1000 / rate * streams * _STEP
     with session.load.hold(
         port=up.port,
-        clients=up.scaled(scale.streams_open),
+        clients=streams,
         chunks=100_000,
         chunk_rate=rate,
         ttft_us=50_000,
-        ramp_ms=500,
+        ramp_ms=ramp_ms,
     ) as held:
         held.mark()
         before = held.mark()

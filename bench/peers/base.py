@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-VENV = Path(__file__).resolve().parent.parent / ".peers"
-"""Where `python -m bench.install` puts peers that come from PyPI (ignored by git)."""
+VENVS = Path(__file__).resolve().parent.parent / ".peers"
+"""Where `python -m bench.install` puts peers that come from PyPI, a virtual environment each (ignored by git)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,6 @@ class Site:
     room: Path
     port: int
     metrics_port: int
-    syslog_port: int
     upstream_ports: Sequence[int]
 
     @property
@@ -81,7 +80,7 @@ class VenvPeer(Peer):
 
     @property
     def program(self) -> Path:
-        return VENV / "bin" / self.package
+        return VENVS / self.package / "bin" / self.package
 
     def missing(self) -> str | None:
         if self.program.exists():
@@ -90,4 +89,4 @@ class VenvPeer(Peer):
 
     def version(self) -> str:
         code = f"import importlib.metadata as m; print(m.version({self.package!r}))"
-        return first_line(str(VENV / "bin" / "python"), "-c", code)
+        return first_line(str(VENVS / self.package / "bin" / "python"), "-c", code)

@@ -1,4 +1,4 @@
-"""HAProxy: one thread, connections to the upstreams always reused, HTTP log to a local syslog port.
+"""HAProxy: one thread, connections to the upstreams always reused, HTTP log to a file.
 
 `option http-no-delay` matters: without it HAProxy may hold a chunk back for 40 ms to join it with the next one, which
 saves it CPU and costs the reader latency; no one serves tokens that way.
@@ -10,7 +10,7 @@ _CONFIG = """\
 global
   nbthread 1
   maxconn 5000
-  log 127.0.0.1:{syslog_port} len 1024 local0 info
+  log stdout len 1024 format raw local0 info
 defaults
   mode http
   log global
@@ -43,5 +43,5 @@ class HAProxy(Peer):
 
     def prepare(self, site: Site) -> Start:
         servers = "\n".join(f"  server s{port} 127.0.0.1:{port}" for port in site.upstream_ports)
-        text = _CONFIG.format(syslog_port=site.syslog_port, port=site.port, servers=servers)
+        text = _CONFIG.format(port=site.port, servers=servers)
         return Start([find("haproxy") or "haproxy", "-db", "-f", site.write("haproxy.cfg", text)])

@@ -36,7 +36,9 @@ def test_everything_ends_and_everything_is_given_back(
         assert turn < 20_000
         while coming and coming[0][3] <= turn:
             prompt, output, prefix, _, abort_after = coming.pop(0)
-            sequence = Sequence(prompt, output, blocks=[prefix * 100 + index for index in range((prompt + output) // 4)])
+            sequence = Sequence(
+                prompt, output, blocks=[prefix * 100 + index for index in range((prompt + output) // 4)]
+            )
             got[sequence] = 0
             engine.submit(sequence, now)
             if abort_after is not None:

@@ -70,9 +70,7 @@ def test_a_bad_spec_changes_nothing() -> None:
 
 def test_each_request_meets_the_first_that_decides_and_every_shape() -> None:
     plan = board("slow=2,reset,status=500,die_after=3,comments=50,surplus").plan(Scope.MODELS, None)
-    assert plan == Plan(
-        begin=Fault("reset"), end=Fault("die_after", 3), slow=2.0, comments_s=0.05, surplus=True
-    )
+    assert plan == Plan(begin=Fault("reset"), end=Fault("die_after", 3), slow=2.0, comments_s=0.05, surplus=True)
 
 
 def test_a_scope_keeps_faults_to_their_routes() -> None:
