@@ -156,10 +156,7 @@ class Connection(asyncio.Protocol):
         self.reset()
 
     def reset(self) -> None:
-        """RST, after a turn of the loop (uvloop sends what was written at the end of each)."""
-        self._loop.call_soon(self._reset_now)
-
-    def _reset_now(self) -> None:
+        """RST."""
         if self._transport is None:
             return
         if not self._transport.is_closing():

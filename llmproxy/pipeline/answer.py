@@ -1,14 +1,11 @@
 """Heads of answers: the engine's, rebuilt for this client, and the proxy's own."""
 
 import json
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
 from llmproxy.core.errors import ProxyError
 from llmproxy.pipeline.routes import Dialect
-from llmproxy.wire.fields import RESPONSE_DROP
-from llmproxy.wire.inbound import HeaderList
 
 STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii", "ignore") for status in HTTPStatus
@@ -22,41 +19,6 @@ _ANTHROPIC_TYPES: Final = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-
-
-@dataclass(slots=True)
-class AnswerHead:
-    """An engine's answer head, sorted once: header lines that travel on, and what decides how its body is read."""
-
-    lines: bytes
-    content_type: bytes
-    retry_after: bool
-    via: bool
-
-
-def sort_head(headers: HeaderList) -> AnswerHead:
-    """Drop what belongs to the upstream connection (RFC 9110, 7.6.1), keep the rest byte for byte."""
-    lines: list[bytes] = []
-    content_type = b""
-    retry_after = via = False
-    nominated: set[bytes] | None = None
-    for name, value in headers:
-        lower = name.lower()
-        if lower in RESPONSE_DROP:
-            if lower == b"connection" and value.lower() not in (b"close", b"keep-alive"):
-                nominated = {option.strip().lower() for option in value.split(b",")}
-            continue
-        if lower == b"content-type":
-            content_type = value.lower()
-        elif lower == b"retry-after":
-            retry_after = True
-        elif lower == b"via":
-            via = True
-            value = value + b", 1.1 llmproxy"
-        lines.append(b"%b: %b\r\n" % (name, value))
-    if nominated:
-        lines = [line for line in lines if line.partition(b":")[0].lower() not in nominated]
-    return AnswerHead(b"".join(lines), content_type, retry_after, via)
 
 
 def status_line(status: int) -> bytes:

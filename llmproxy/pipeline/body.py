@@ -1,7 +1,6 @@
 """What routing needs from a request's body: decoded once, partially; rewritten by splicing, never re-serialised."""
 
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -45,20 +44,16 @@ def decode(body: bytes) -> Body:
         raise BadRequest("the request body is nested too deeply", code="invalid_json") from None
 
 
-def field_lookup(body: bytes) -> Callable[[str], str | None]:
-    """A lookup of top-level fields for policies that ask for one; decodes only when asked."""
-
-    def lookup(name: str) -> str | None:
-        try:
-            raw = _DECODE_ALL(body).get(name)
-            value = None if raw is None else msgspec.json.decode(raw)
-        except (msgspec.DecodeError, RecursionError):
-            return None
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            return None
-        return str(value)
-
-    return lookup
+def find_field(body: bytes, name: str) -> str | None:
+    """A top-level field as text, for policies that ask for one; None when it is absent or no string or number."""
+    try:
+        raw = _DECODE_ALL(body).get(name)
+        value = None if raw is None else msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    return str(value)
 
 
 def with_model(body: bytes, name: str) -> bytes:

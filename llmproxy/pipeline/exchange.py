@@ -10,12 +10,14 @@ from llmproxy.core.ports import Moment
 from llmproxy.core.request import Request
 from llmproxy.core.step import Signal, Steps
 from llmproxy.pipeline import body as bodies
-from llmproxy.pipeline.answer import AnswerHead, error_answer, error_event, sort_head, status_line
+from llmproxy.pipeline.answer import error_answer, error_event, status_line
 from llmproxy.pipeline.readers import AnswerReader, EventReader, PlainReader, WholeReader
 from llmproxy.pipeline.routes import Route, wire_path
 from llmproxy.pipeline.snapshot import Snapshot, Target
+from llmproxy.wire.answer_head import AnswerHead
 from llmproxy.wire.downstream import Downstream
-from llmproxy.wire.inbound import HeaderList, InboundRequest
+from llmproxy.wire.fields import HeaderList
+from llmproxy.wire.inbound import InboundRequest
 from llmproxy.wire.relay import Framing, Reader, Relay
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ class Exchange:
     def answer_begins(self, relay: Relay) -> Reader:
         """The engine's head is here; choose who reads the body."""
         upstream = relay.connection
-        head = self.answer_head = sort_head(upstream.headers)
+        head = self.answer_head = upstream.head
         clock = self.handler.clock
         reader: AnswerReader
         if head.content_type.startswith(b"text/event-stream"):
@@ -171,7 +173,7 @@ class Exchange:
     def informational(self, status: int, headers: HeaderList) -> None:
         """A 1xx answer: passed on at once to clients that know of them."""
         if self.request.minor and not self.answered:
-            self.connection.write(status_line(status) + sort_head(headers).lines + b"\r\n")
+            self.connection.write(status_line(status) + AnswerHead(headers).lines + b"\r\n")
 
     def first(self, now: float) -> None:
         """The first piece of the body that counts."""
@@ -229,17 +231,26 @@ class Exchange:
         if self._injects_usage:
             self.payload = bodies.with_usage(self.payload, self.body.stream_options)
         self.view = Request(
-            id=self.id.decode("latin-1"),
-            method=request.method.decode("latin-1"),
-            path=self.route.path.decode("latin-1"),
+            path=self.route.text,
             model=self.model,
             stream=self.body.stream is True,
-            client_ip=self.snapshot.client_ip(connection.peer_ip, request.forwarded_for),
+            client_ip=self.client_ip,
             headers=request.headers,
             body_bytes=len(request.body),
             arrived=request.arrived,
-            field=bodies.field_lookup(request.body),
+            field=self.find_field,
         )
+
+    @property
+    def client_ip(self) -> str:
+        """Who asks: the peer, or whom a trusted proxy speaks for."""
+        if not self.snapshot.networks:
+            return self.connection.peer_ip
+        return self.snapshot.client_ip(self.connection.peer_ip, self.request.forwarded_for)
+
+    def find_field(self, name: str) -> str | None:
+        """A top-level field of the JSON body, while the body is at hand."""
+        return bodies.find_field(self.request.body, name)
 
     def _rewrite(self, name: str) -> None:
         request = self.request
@@ -254,17 +265,18 @@ class Exchange:
         """The request's head as the backend gets it."""
         request, connection, target = self.request, self.connection, self.target
         assert target is not None
-        path = wire_path(request.raw_path)
-        if request.query or b"?" in request.target:
-            path = b"%b?%b" % (path, request.query)
+        path = request.target
+        if path is not self.route.path and path != self.route.path:
+            path = wire_path(request.raw_path)
+            if b"?" in request.target:
+                path = b"%b?%b" % (path, request.query)
         key = target.pool.settings.upstream_key
         authorization = b"Bearer " + key.encode() if key else request.authorization
-        trusted = self.snapshot.is_trusted(connection.peer_ip)
-        peer = connection.peer_ip.encode()
-        if trusted and request.forwarded_for is not None:
-            peer = request.forwarded_for + b", " + peer
-        proto = request.forwarded_proto if trusted else None
-        host = request.forwarded_host if trusted else None
+        peer, proto, host = connection.peer_ip.encode(), None, None
+        if self.snapshot.networks and self.snapshot.is_trusted(connection.peer_ip):
+            proto, host = request.forwarded_proto, request.forwarded_host
+            if request.forwarded_for is not None:
+                peer = request.forwarded_for + b", " + peer
         if request.chunked and request.streamed:
             framing = b"Transfer-Encoding: chunked\r\n"
         elif request.streamed:
@@ -303,14 +315,14 @@ class Exchange:
         length = b""
         if request.method == b"HEAD" or status in (204, 304):
             framing = Framing.NONE
-            if upstream.content_length is not None and status != 204:
-                length = b"Content-Length: %d\r\n" % upstream.content_length
+            if head.content_length is not None and status != 204:
+                length = b"Content-Length: %d\r\n" % head.content_length
         elif relay.complete:
             framing = Framing.LENGTH
             length = b"Content-Length: %d\r\n" % len(relay.held)
-        elif upstream.content_length is not None and not isinstance(reader, EventReader):
+        elif head.content_length is not None and not isinstance(reader, EventReader):
             framing = Framing.LENGTH
-            length = b"Content-Length: %d\r\n" % upstream.content_length
+            length = b"Content-Length: %d\r\n" % head.content_length
         elif request.minor:
             framing = Framing.CHUNKED
             length = b"Transfer-Encoding: chunked\r\n"

@@ -37,6 +37,11 @@ class Route:
     local: Local | None = None
     pool: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The path as text."""
+        return self.path.decode("latin-1")
+
 
 _INFERENCE: Final = (
     "/v1/chat/completions",

@@ -94,7 +94,7 @@ class Tries:
             return lost_by
         status = relay.connection.status
         head, reader = x.answer_head, x.reader
-        if status == 429 or (status == 503 and head is not None and head.retry_after):
+        if status == 429 or (status == 503 and head is not None and head.retry_after_s is not None):
             return Outcome.BUSY
         if status in _SERVER_ERRORS:
             return Outcome.SERVER_ERROR

@@ -14,7 +14,8 @@ import httptools
 
 from llmproxy.core.errors import BadRequest, ProxyError
 from llmproxy.wire.deadlines import NEVER, Deadlines
-from llmproxy.wire.inbound import HeaderList, InboundRequest
+from llmproxy.wire.fields import HeaderList
+from llmproxy.wire.inbound import InboundRequest
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LINGER_S = 2.0

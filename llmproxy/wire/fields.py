@@ -5,6 +5,9 @@ from typing import Final
 
 from llmproxy.core.errors import BadRequest
 
+HeaderList = list[tuple[bytes, bytes]]
+"""Names and values as they came."""
+
 (
     DROP,
     HOST,
@@ -60,23 +63,6 @@ REQUEST: Final = {
     b"content-length_": REFUSED,
 }
 """Kind of a request header by its lower-case name; names not listed travel on untouched."""
-
-RESPONSE_DROP: Final = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"te",
-        b"upgrade",
-        b"transfer-encoding",
-        b"content-length",
-        b"x-request-id",
-        b"x-llmproxy-backend",
-        b"x-llmproxy-error",
-    }
-)
-"""Response headers that end here; framing is written anew."""
 
 CONNECTION_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b""})
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from llmproxy.core.errors import BadRequest, ProxyError
 from llmproxy.wire import fields
-
-HeaderList = list[tuple[bytes, bytes]]
+from llmproxy.wire.fields import HeaderList
 
 
 class InboundRequest:

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 from llmproxy.core.outcome import Outcome
 from llmproxy.core.step import Signal
 from llmproxy.wire.downstream import Downstream
-from llmproxy.wire.inbound import HeaderList
+from llmproxy.wire.fields import HeaderList
 from llmproxy.wire.upstream import UpstreamConnection
 
 
