@@ -44,11 +44,12 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
-def _installed(console: Console, wanted: Sequence[str] | None) -> list[Peer]:
-    """The peers that can run here; says of the others what would bring them."""
+def _installed(console: Console, wanted: Sequence[str] | None, quick: bool) -> list[Peer]:
+    """The peers that can run here; says of the others what would bring them. The optional ones wait for a full run."""
     found: list[Peer] = []
     for kind in PEERS:
-        if wanted is not None and kind.name not in wanted:
+        skipped = kind.name in OPTIONAL and quick if wanted is None else kind.name not in wanted
+        if skipped:
             continue
         peer = kind()
         missing = peer.missing()
@@ -106,7 +107,7 @@ def _run(console: Console, options: argparse.Namespace) -> None:
     measures = [item for item in MEASURES if options.only is None or item.name in options.only]
     about: dict[str, Any] = {"commit": commit(), "machine": describe(), "quick": options.quick, "scale": asdict(scale)}
     cores, begin = choose_cores(), time.monotonic()
-    peers = _installed(console, options.peers)
+    peers = _installed(console, options.peers, options.quick)
     about["versions"] = {peer.name: peer.version() for peer in peers}
     console.print(f"{about['machine']['cpu']}, {about['machine']['cores']} cores; {about['versions']}")
     results: Turns = {}
@@ -128,7 +129,8 @@ def _run(console: Console, options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _stop_in_order)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_in_order)
     console = Console() if sys.stdout.isatty() else Console(width=150)
     try:
         _run(console, _arguments())

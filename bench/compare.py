@@ -82,15 +82,13 @@ def _at_most(text: str, spread: Spread | None, limit: float, unit: str = "x", di
 
 
 def targets(results: Results, peer: str = "llmproxy") -> list[Verdict]:
-    """What this project wants to show, with the medians that show it or do not."""
-    litellm = ratio(results, "requests", "litellm", peer, "cpu_us")
+    """What this project wants to show, with the medians that show it or do not. CPU a request is that at full load."""
+    litellm = ratio(results, "rps", "litellm", peer, "cpu_us")
     bursts = results.get("burst", {}).get(peer, ())
     lost = [turn["of"] - turn["answered"] for turn in bursts]
     return [
-        _at_most(
-            "CPU a request <= 0.65x vllm-router's", ratio(results, "requests", peer, "vllm-router", "cpu_us"), 0.65
-        ),
-        _at_most("CPU a request <= 3.5x nginx's", ratio(results, "requests", peer, "nginx", "cpu_us"), 3.5),
+        _at_most("CPU a request <= 0.65x vllm-router's", ratio(results, "rps", peer, "vllm-router", "cpu_us"), 0.65),
+        _at_most("CPU a request <= 3.5x nginx's", ratio(results, "rps", peer, "nginx", "cpu_us"), 3.5),
         _at_most("CPU a chunk <= 1.0x vllm-router's", ratio(results, "streams", peer, "vllm-router", "cpu_us"), 1.0),
         _at_most("CPU a chunk <= 1.5x nginx's", ratio(results, "streams", peer, "nginx", "cpu_us"), 1.5),
         _at_most("TTFT p50 within 150 us of nginx's", added(results, "ttft", peer, "nginx", "p50_us"), 150, "us", 0),

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.request import urlopen
 
-from bench.loadgen import LoadFailed, LoadGenerator
+from bench.loadgen import LoadFailed, LoadGenerator, check_all_answered
 from bench.machine import Cores
 from bench.native import Programs
 from bench.peers.base import Peer, Site
@@ -73,6 +74,14 @@ class Session:
         """The upstream without a proxy."""
         return Running("direct", self.upstream_ports[0], 1.0)
 
+    def upstream_connections(self) -> int:
+        """Connections that the upstreams have accepted so far, those of these questions included."""
+        total = 0
+        for port in self.upstream_ports:
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+                total += int(response.read().rpartition(b"bench_connections_accepted_total ")[2])
+        return total
+
     @contextmanager
     def peer(self, peer: Peer) -> Iterator[Running]:
         """Start a peer, wait until it answers, warm it up, and stop it at the end of the block."""
@@ -86,9 +95,13 @@ class Session:
             _wait_until_it_answers(peer, site.port, proc, log)
             metrics = (site.metrics_port, start.metrics_path) if start.metrics_path else None
             up = Running(peer.name, site.port, peer.share, proc, metrics)
-            self.load.run("closed", port=up.port, clients=8, count=up.scaled(1000))
-            self.load.run("closed", port=up.port, clients=8, count=up.scaled(400), stream=1, chunks=5)
+            self._warm_up(up)
             yield up
+
+    def _warm_up(self, up: Running) -> None:
+        count, streams = up.scaled(1000), up.scaled(400)
+        check_all_answered(self.load.run("closed", port=up.port, clients=8, count=count))
+        check_all_answered(self.load.run("closed", port=up.port, clients=8, count=streams, stream=1, chunks=5))
 
     @contextmanager
     def measuring(self, up: Running) -> Iterator[Measured]:
@@ -124,8 +137,10 @@ def _wait_until_it_answers(peer: Peer, port: int, process: Process, log: Path) -
         finally:
             connection.close()
         time.sleep(0.05)
-    tail = log.read_text(errors="replace")[-1500:]
-    raise PeerFailed(f"{peer.name} gave no answer in {peer.start_s:g} s (last: {seen}); it said:\n{tail}")
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+    ended = process.poll()
+    what = f"gave no answer in {peer.start_s:g} s (last: {seen})" if ended is None else f"ended with status {ended}"
+    raise PeerFailed(f"{peer.name} {what}; it said:\n{tail}")
 
 
 @contextmanager
@@ -154,12 +169,12 @@ Take = Callable[[Session, Running], Values]
 
 
 def interleave(session: Session, ups: Sequence[Running], rounds: int, take: Take) -> dict[str, list[Values]]:
-    """Measure each peer once a round, in turns. A peer that fails gets no more turns; the others go on."""
+    """Measure each peer once a round, in turns. A peer that fails gets no more turns, a slow one two."""
     found: dict[str, list[Values]] = {up.name: [] for up in ups}
     failed: set[str] = set()
-    for _ in range(rounds):
+    for turn in range(rounds):
         for up in ups:
-            if up.name in failed:
+            if up.name in failed or (up.share < 1 and turn >= 2):
                 continue
             try:
                 found[up.name].append(take(session, up))

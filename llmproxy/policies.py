@@ -3,13 +3,15 @@
 import random
 
 from llmproxy.config.model import PolicyConfig
+from llmproxy.policy.routing.options import OptionError
 from llmproxy.policy.routing.registry import build
 
 
 def check_policy(policy: PolicyConfig) -> list[tuple[str, str]]:
-    """What is wrong with a pool's `policy`; empty when it can be built."""
+    """What is wrong with a pool's `policy`, as pairs of an option's name ("" for the policy) and a message; empty when
+    it can be built."""
     try:
         build(policy.name, policy.options, random.Random(0))  # noqa: S311
-    except ValueError as error:
-        return [("", str(error))]
+    except OptionError as error:
+        return [(error.option or "", str(error))]
     return []

@@ -18,18 +18,18 @@ static size_t render_body(char *out, const struct plan *plan, uint64_t *rng) {
     unsigned left = rng_between(rng, plan->prompt_min, plan->prompt_max);
     char *at = out;
     at += sprintf(at,
-                  "{\"model\":\"bench\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a careful assistant."
-                  "\"},{\"role\":\"user\",\"content\":\"%llx ",
-                  (unsigned long long)rng_next(rng));
+                  "{\"model\":\"bench\",\"messages\":[{\"role\":\"system\",\"content\":\"bench-n%u-r%u-t%u- You are a "
+                  "careful assistant.\"},{\"role\":\"user\",\"content\":\"%llx ",
+                  plan->chunks, plan->rate_per_s, plan->ttft_us, (unsigned long long)rng_next(rng));
     while (left) {
         unsigned piece = left < sizeof PROSE - 1 ? left : (unsigned)(sizeof PROSE - 1);
         memcpy(at, PROSE, piece);
         at += piece;
         left -= piece;
     }
-    at += sprintf(at, "\"}],\"temperature\":0.%u,\"max_tokens\":%u,\"stream\":%s,\"user\":\"bench-n%u-r%u-t%u-%x\"}",
-                  rng_between(rng, 1, 9), rng_between(rng, 16, 2048), plan->stream ? "true" : "false", plan->chunks,
-                  plan->rate_per_s, plan->ttft_us, rng_between(rng, 0, 0xffff));
+    at += sprintf(at, "\"}],\"temperature\":0.%u,\"max_tokens\":%u,\"stream\":%s,\"user\":\"client-%u\"}",
+                  rng_between(rng, 1, 9), rng_between(rng, 16, 2048), plan->stream ? "true" : "false",
+                  rng_between(rng, 0, 0xffff));
     return (size_t)(at - out);
 }
 

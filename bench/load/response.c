@@ -39,6 +39,10 @@ static void count_events(struct response *r, const char *data, size_t length) {
             data++;
             continue;
         }
+        if (*data == '\r') { /* some servers end lines with CR LF */
+            data++;
+            continue;
+        }
         r->newlines = 0;
         data = memchr(data, '\n', (size_t)(end - data));
         if (!data) break;

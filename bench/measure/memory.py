@@ -14,9 +14,7 @@ _SETTLE_S = 1.5
 def take(session: Session, up: Running) -> Values:
     streams = up.scaled(session.scale.memory_streams)
     before = up.resident_bytes()
-    with session.load.hold(
-        port=up.port, clients=streams, chunks=100_000, chunk_rate=1, ttft_us=200_000, ramp_ms=1000
-    ):
+    with session.load.hold(port=up.port, clients=streams, chunks=100_000, chunk_rate=1, ttft_us=200_000, ramp_ms=1000):
         time.sleep(_SETTLE_S)  # each stream has now had a paced chunk or two
         during = up.resident_bytes()
     return {

@@ -1,7 +1,9 @@
 """Proxy CPU per non-stream request, at a fixed rate that every peer can take.
 
 Open loop: requests leave on schedule whatever the answers do, so all peers do the same work in the same time, and a
-slow one cannot look cheap by being asked less. One request at a time wakes the proxy up, as with real traffic.
+slow one cannot look cheap by being asked less. One request at a time wakes the proxy up, and it wakes the upstream
+and the client up, as with real traffic. Waking a sleeping core is dear (tens of microseconds on a virtual machine)
+and costs every proxy the same, so ratios come out smaller here than at full load (`rps`), where nobody sleeps.
 """
 
 from bench.loadgen import check_all_answered

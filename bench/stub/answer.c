@@ -63,7 +63,8 @@ size_t render_chunk(char *out, uint64_t *rng, unsigned id, int first, int last) 
                             last ? "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n" : "");
 }
 
-size_t render_get(char *out, const char *path) {
+size_t render_get(char *out, const char *path, unsigned long accepted) {
+    char metrics[1024];
     const char *body = NULL, *type = "application/json";
     if (strncmp(path, "/health", 7) == 0) {
         body = "";
@@ -71,9 +72,13 @@ size_t render_get(char *out, const char *path) {
         body = "{\"object\":\"list\",\"data\":[{\"id\":\"bench\",\"object\":\"model\",\"owned_by\":\"bench\"}]}";
     } else if (strncmp(path, "/metrics", 8) == 0) {
         type = "text/plain";
-        body = "vllm:num_requests_running{engine=\"0\",model_name=\"bench\"} 0\n"
-               "vllm:num_requests_waiting{engine=\"0\",model_name=\"bench\"} 0\n"
-               "vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"bench\"} 0\n";
+        snprintf(metrics, sizeof metrics,
+                 "vllm:num_requests_running{engine=\"0\",model_name=\"bench\"} 0\n"
+                 "vllm:num_requests_waiting{engine=\"0\",model_name=\"bench\"} 0\n"
+                 "vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"bench\"} 0\n"
+                 "bench_connections_accepted_total %lu\n",
+                 accepted);
+        body = metrics;
     }
     return (size_t)snprintf(out, OUT_MAX,
                             "HTTP/1.1 %s\r\nserver: uvicorn\r\ncontent-type: %s\r\ncontent-length: %zu\r\n\r\n%s",

@@ -29,6 +29,7 @@ struct conn {
 static struct timers timers;
 static uint64_t rng = 0x9E3779B97F4A7C15ULL;
 static int epoll;
+static unsigned long accepted;
 
 static void conn_close(struct conn *c) {
     timers_clear(&timers, &c->timer);
@@ -97,7 +98,9 @@ static int conn_due(struct conn *c) {
 static int conn_begin(struct conn *c, struct incoming *request) {
     char piece[OUT_MAX];
     if (request->kind == BROKEN) return 0;
-    if (request->kind == GET) return conn_send(c, piece, render_get(piece, request->path)) && !request->order.close;
+    if (request->kind == GET) {
+        return conn_send(c, piece, render_get(piece, request->path, accepted)) && !request->order.close;
+    }
     c->order = request->order;
     c->busy = 1;
     c->sent = 0;
@@ -136,6 +139,7 @@ static void accept_all(int listener) {
         struct conn *c = calloc(1, sizeof *c);
         if (!c) abort();
         c->fd = fd;
+        accepted++;
         c->timer.owner = c;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};

@@ -7,8 +7,8 @@
 
 #include "../native/timers.h"
 
-/* What a request asks for. The load generator writes it into the JSON field `user`, the one place that every proxy
- * passes on: `bench-n<chunks>-r<chunks a second>-t<microseconds to the first byte>-`. */
+/* What a request asks for. The load generator writes it into the system message, the one place that every proxy passes
+ * on (headers and other fields are dropped by some): `bench-n<chunks>-r<chunks a second>-t<microseconds to the first byte>-`. */
 struct order {
     int stream, close;
     unsigned chunks, rate_per_s, ttft_us;
@@ -29,6 +29,6 @@ struct incoming parse_request(const char *data, size_t length);
 size_t render_completion(char *out, uint64_t *rng);
 size_t render_stream_head(char *out, uint64_t *rng);
 size_t render_chunk(char *out, uint64_t *rng, unsigned id, int first, int last);
-size_t render_get(char *out, const char *path);
+size_t render_get(char *out, const char *path, unsigned long accepted); /* accepted: connections so far */
 
 #endif

@@ -5,7 +5,6 @@ requests in flight keep what they captured.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from llmproxy.core.backend import Backend
@@ -14,19 +13,29 @@ from llmproxy.core.ports import HealthRegistry, RetryBudget, RoutingPolicy
 S = TypeVar("S")
 
 
-@dataclass(slots=True, eq=False)
 class Pool(Generic[S]):
-    """`settings` is the pool's part of the configuration (`llmproxy.config.PoolConfig`), which core does not know."""
+    """`settings` is the pool's part of the configuration (`llmproxy.config.PoolConfig`), which core does not know.
 
-    name: str
-    settings: S
-    routing: RoutingPolicy
-    health: HealthRegistry
-    retries: RetryBudget
-    queue: Any
-    backends: tuple[Backend, ...] = ()
-    bounded: bool = False
-    """Whether any backend has a `max_concurrency`; if none has, no request ever waits for room."""
+    `bounded` says whether any backend has a `max_concurrency`; if none has, no request ever waits for room.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: S,
+        routing: RoutingPolicy,
+        health: HealthRegistry,
+        retries: RetryBudget,
+        queue: Any,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.routing = routing
+        self.health = health
+        self.retries = retries
+        self.queue = queue
+        self.backends: tuple[Backend, ...] = ()
+        self.bounded = False
 
     def set_members(self, backends: Sequence[Backend], now: float) -> None:
         """Swap the membership (the registrar's call). Leavers drain; the routing policy forgets them."""

@@ -76,15 +76,16 @@ class Steps:
         self._waiting = None
         try:
             waiting = self._coro.send(None)
-            if self._cancelled:
-                waiting = self._coro.throw(Cancelled())
         except StopIteration:
             self._end(None)
         except BaseException as error:
             self._end(error)
         else:
-            self._waiting = waiting
-            waiting.hand_to(self)
+            if self._cancelled:
+                self._throw()
+            else:
+                self._waiting = waiting
+                waiting.hand_to(self)
 
     def cancel(self) -> None:
         """Throw `Cancelled` at the await it stands at; if it is running just now, at its next one."""
@@ -92,19 +93,20 @@ class Steps:
             return
         self._cancelled = True
         waiting, self._waiting = self._waiting, None
-        if waiting is None:
-            return
-        waiting.hand_to(None)
+        if waiting is not None:
+            waiting.hand_to(None)
+            self._throw()
+
+    def _throw(self) -> None:
         try:
             waiting = self._coro.throw(Cancelled())
+            # It awaits again while cleaning up; nothing may do that, so end it here rather than leak it.
+            self._coro.close()
+            raise RuntimeError(f"awaited {waiting!r} after it was cancelled")
         except StopIteration:
             self._end(None)
         except BaseException as error:
             self._end(error)
-        else:
-            # It awaited again while cleaning up; nothing may do that, so end it here rather than leak it.
-            self._coro.close()
-            self._end(RuntimeError(f"awaited {waiting!r} after it was cancelled"))
 
     def _end(self, error: BaseException | None) -> None:
         self.ended = True

@@ -4,7 +4,7 @@ from llmproxy.emulator.errors import ApiError, error_body
 from llmproxy.emulator.faults import Fault, FaultError, Plan, Scope
 from llmproxy.emulator.generation import EVENT_STREAM
 from llmproxy.emulator.reply import Reply
-from llmproxy.emulator.routes import control, emulator, generate, responses, texts, vectors
+from llmproxy.emulator.routes import audio, control, emulator, generate, inference, responses, texts, vectors
 from llmproxy.emulator.routes.handler import Handler, Routes
 from llmproxy.emulator.site import Site
 
@@ -22,6 +22,8 @@ class Router:
             **responses.ROUTES,
             **vectors.ROUTES,
             **texts.ROUTES,
+            **audio.ROUTES,
+            **inference.ROUTES,
             **control.ROUTES,
             **emulator.ROUTES,
         }

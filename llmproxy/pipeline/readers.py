@@ -143,7 +143,7 @@ class WholeReader(AnswerReader):
             self._look_for_id(body)
         try:
             usage = _DECODE_WHOLE(body).usage
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             usage = None
         if usage is not None:
             self.tokens.take(usage)
@@ -199,10 +199,11 @@ class EventReader(AnswerReader):
 
     def end(self) -> Verdict | bytes:
         if self._ended:
-            return DROP
-        if self.expects_done and self.committed and b"[DONE]" not in self._last:
-            self.failure = Outcome.CUT
-            return self._error_event()
+            # Dropping would take along the error event that stands in for the piece this came with.
+            return PASS
+        if self.expects_done and b"[DONE]" not in self._last:
+            self.failure = Outcome.CUT if self.committed else Outcome.RESET
+            return self._error_event() if self.committed else DROP
         rest, self._kept, self._tail = self._kept + self._tail, b"", b""
         return rest or PASS
 
@@ -267,7 +268,7 @@ class EventReader(AnswerReader):
         start = event.find(b"data:")
         try:
             chunk = _DECODE_EVENT(event[start + 5 :])
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         for usage in (
             chunk.usage,

@@ -136,6 +136,8 @@ class RouteTable:
             return Route(path, has_model=False, local=Local.MODELS)
         if text.startswith("/v1/responses/"):
             return Route(path, json=False, has_model=False, responses=True)
+        if text.startswith("/v1/messages/"):
+            return Route(path, Dialect.ANTHROPIC, json=False)
         if text.startswith(_PREFIXES):
             return Route(path, json=False)
         raise NotFound(f"no such route: {text[:200]}", code="route_not_found")

@@ -9,6 +9,7 @@ from llmproxy.core.errors import BadRequest, NotFound
 from llmproxy.core.pool import Pool
 from llmproxy.pipeline.routes import Route, RouteTable
 
+_ADDRESS_MAX = 64
 ServingPool = Pool[PoolConfig]
 
 
@@ -74,11 +75,11 @@ class Snapshot:
             return False
         known = self._trusted.get(ip)
         if known is None:
-            try:
-                address = ipaddress.ip_address(ip)
-                known = any(address in network for network in self.networks)
-            except ValueError:
-                known = False
+            if len(ip) > _ADDRESS_MAX:
+                # Not an address, and not to be remembered: clients write these as long as they like.
+                return False
+            address = _address(ip)
+            known = address is not None and any(address in network for network in self.networks)
             if len(self._trusted) < 10000:
                 self._trusted[ip] = known
         return known
@@ -93,3 +94,13 @@ class Snapshot:
             if not self.is_trusted(client):
                 break
         return client
+
+
+def _address(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return None
+    # A socket that listens on IPv6 sees IPv4 clients like this.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

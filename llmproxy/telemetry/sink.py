@@ -1,7 +1,7 @@
 """Where the access log's bytes go: a file, or standard output. Writing never waits for a reader.
 
-A pipe is opened a second time through /proc, because O_NONBLOCK on the inherited one would also change it for
-every other process that shares it. What cannot be opened so (a terminal, or no /proc) is polled and
+A pipe or terminal is opened a second time through /proc, because O_NONBLOCK on the inherited descriptor would also
+change it for every other process that shares it. What cannot be opened so (no /proc, no permission) is polled and
 written in pieces of PIPE_BUF, which a writable pipe takes whole. A regular file can still block (a hung network disk):
 that is why a thread of its own writes.
 """
@@ -112,9 +112,9 @@ class DescriptorSink:
         if stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(fd))
             return
-        if stat.S_ISFIFO(mode):
+        if not stat.S_ISREG(mode):
             with contextlib.suppress(OSError):
-                self._fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
+                self._fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
                 return
         self._piecewise = not stat.S_ISREG(mode)
         self._fd = os.dup(fd)

@@ -13,6 +13,7 @@ from llmproxy.telemetry.sink import Sink
 
 _BATCH = 128
 """Encoding holds the interpreter's lock: so few at a time delay the event loop by some 0.2 ms."""
+_WHILE = "lines wait in memory, as many as fit, and the newest are dropped"
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Writer:
                 self._pending.append(data)
                 self.pending_bytes += len(data)
             going = going and self._write(now)
-        self._report(now)
+        self._report(now, going)
 
     def reopen(self, now: float) -> None:
         """After a rotation. A line of which a part went to the old file goes to the new one whole."""
@@ -102,7 +103,7 @@ class Writer:
         try:
             elsewhere = self._sink.open()
         except OSError as error:
-            self._trouble(f"cannot be opened: {error.strerror or error}", now)
+            self._trouble(f"cannot open {self._sink.name}: {error.strerror or error}; {_WHILE}", now)
             return self._is_open
         if elsewhere and self._pending:
             line_start = self._pending[0].rfind(b"\n", 0, self._offset) + 1
@@ -118,7 +119,7 @@ class Writer:
             try:
                 written = self._sink.write(memoryview(data)[self._offset :])
             except OSError as error:
-                self._trouble(f"cannot be written: {error.strerror or error}", now)
+                self._trouble(f"cannot write to {self._sink.name}: {error.strerror or error}; {_WHILE}", now)
                 return False
             if written == 0:
                 self.blocked = True
@@ -130,22 +131,22 @@ class Writer:
                 self._offset = 0
         return True
 
-    def _report(self, now: float) -> None:
+    def _report(self, now: float, going: bool) -> None:
         if self._encoder.failed:
             self.lost += self._encoder.failed
             self._encoder.failed = 0
-            self._trouble("misses a line: its record could not be encoded", now)
+            self._trouble("a record could not be encoded and is left out", now)
         if self.dropped > self._dropped_seen:
-            self._trouble("takes lines too slowly", now)
+            self._trouble(f"{self._sink.name} takes lines too slowly; the newest are dropped", now)
             self._dropped_seen = self.dropped
-        elif self._troubled and not self._pending and now - self._trouble_at >= self._calm_s:
+        elif self._troubled and going and now - self._trouble_at >= self._calm_s:
             self._troubled = False
             lost = self.dropped - self._dropped_before
-            logger.warning("access log: %s is written again; %d lines were dropped", self._sink.name, lost)
+            logger.warning("access log: writing to %s again; %d lines were dropped", self._sink.name, lost)
 
     def _trouble(self, what: str, now: float) -> None:
         self._trouble_at = now
         if not self._troubled:
             self._troubled = True
             self._dropped_before = self._dropped_seen
-            logger.error("access log: %s %s; lines wait in memory, further ones are dropped", self._sink.name, what)
+            logger.error("access log: %s", what)

@@ -39,6 +39,7 @@ class AnswerHead:
         self.is_odd = False
         """It uses a transfer coding besides chunked, which nobody asked for."""
         lines: list[bytes] = []
+        nominated = b""
         kind_of = _KINDS.get
         for name, value in headers:
             lower = name.lower()
@@ -61,12 +62,11 @@ class AnswerHead:
                 self.via = True
                 lines += (name, b": ", value, b", 1.1 llmproxy\r\n")
             elif kind == _CONNECTION and value.lower() not in (b"close", b"keep-alive"):
-                lines = _without_nominated(headers, value)
-        self.lines = b"".join(lines)
+                nominated += value + b","
+        self.lines = _without_nominated(headers, nominated) if nominated else b"".join(lines)
 
 
-def _without_nominated(headers: HeaderList, connection: bytes) -> list[bytes]:
-    """Rare: `Connection` names further fields that end here. Starts the lines anew without them."""
-    nominated = {option.strip().lower() for option in connection.split(b",")}
-    kept = [(name, value) for name, value in headers if name.lower() not in nominated | {b"connection"}]
-    return [AnswerHead(kept).lines]
+def _without_nominated(headers: HeaderList, connection: bytes) -> bytes:
+    """Rare: `Connection` names further fields that end here. The lines anew, without them."""
+    nominated = {b"connection", *(option.strip().lower() for option in connection.split(b","))}
+    return AnswerHead([(name, value) for name, value in headers if name.lower() not in nominated]).lines

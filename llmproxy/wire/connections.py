@@ -164,5 +164,8 @@ class Connecting:
             self.signal.fail(UpstreamLost(Outcome.ABANDONED, "given up"))
         elif (error := task.exception()) is not None:
             self.signal.fail(error)
+        elif (connection := task.result()).transport.is_closing():
+            # It is gone again already, so nothing would ever tell its next user.
+            self.signal.fail(UpstreamLost(Outcome.REFUSED, "closed as soon as it was open"))
         else:
-            self.signal.set(task.result())
+            self.signal.set(connection)

@@ -15,12 +15,13 @@ import httptools
 from llmproxy.core.errors import BadRequest, ProxyError
 from llmproxy.wire.deadlines import NEVER, Deadlines
 from llmproxy.wire.fields import HeaderList
-from llmproxy.wire.inbound import InboundRequest
+from llmproxy.wire.inbound import FIELDS_MAX, InboundRequest
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LINGER_S = 2.0
 LINGER_BYTES = 1 << 20
 PIPELINE_BYTES = 1 << 16
+PIPELINE_MAX = 1000
 
 
 class Exchange(Protocol):
@@ -98,6 +99,7 @@ class Downstream(asyncio.Protocol):
     """One client connection. The handler writes answers with `write` and ends each with `finish`."""
 
     __slots__ = (
+        "_began",
         "_exchange",
         "_fed",
         "_head_bytes",
@@ -108,11 +110,13 @@ class Downstream(asyncio.Protocol):
         "_input_over",
         "_lingered",
         "_parser",
+        "_quiet_at",
         "_reading_paused",
         "_request",
         "_unwritten",
         "_url",
         "_waiting",
+        "_waiting_bytes",
         "_write_paused",
         "deadline",
         "lingering",
@@ -134,6 +138,7 @@ class Downstream(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._exchange: Exchange | None = None
         self._waiting: deque[InboundRequest] = deque()
+        self._waiting_bytes = 0
         self._input_over = False
         self._write_paused = False
         self._reading_paused = False
@@ -145,8 +150,10 @@ class Downstream(asyncio.Protocol):
         self._headers: HeaderList = []
         self._held_bytes = 0
         self._in_message = False
+        self._began = False
         self._fed = 0
         self._head_bytes = 0
+        self._quiet_at = 0
 
     # -- asyncio ---------------------------------------------------------------------------------------------------
 
@@ -189,24 +196,17 @@ class Downstream(asyncio.Protocol):
         if self._input_over:
             self._discard(len(data))
             return
-        in_head = self._request is None
-        began = not self._in_message
+        self._began = False
         self._fed = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
-            # `Upgrade` was asked for and is not granted: the request was taken as plain HTTP/1.1; go on behind it.
-            rest = data[stop.args[0] :]
-            if rest and not self._input_over:
-                self.data_received(rest)
-            return
+            self._go_on(memoryview(data)[stop.args[0] :])
         except httptools.HttpParserError as error:
-            if not self._input_over:
-                self._refuse(_parse_error(error, data))
-            return
+            self._malformed(error)
         if self._in_message:
-            self._still_reading(began, in_head)
-        elif self._waiting and sum(len(request.body) + 256 for request in self._waiting) > PIPELINE_BYTES:
+            self._still_reading()
+        if self._waiting_bytes > PIPELINE_BYTES:
             self._pause_reading()
 
     def pause_writing(self) -> None:
@@ -220,11 +220,15 @@ class Downstream(asyncio.Protocol):
         self._write_paused = False
         if self._exchange is not None:
             self._exchange.flow(False)
+        elif self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
 
     # -- httptools -------------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         self._in_message = True
+        self._began = True
+        self._head_bytes = 0
         self._url = b""
         self._headers = []
 
@@ -258,6 +262,9 @@ class Downstream(asyncio.Protocol):
             self._refuse(_body_too_large(request.limit))
             return
         if length or request.chunked:
+            # What follows are trailers: they end here, and never count as headers (RFC 9110, 6.5.1).
+            self._headers = []
+            self._quiet_at = -1
             if request.expect_continue and self._exchange is None and not self._waiting:
                 request.expect_continue = False
                 self.write(CONTINUE)
@@ -271,11 +278,7 @@ class Downstream(asyncio.Protocol):
         size = len(body)
         request.body_bytes += size
         if request.streamed:
-            if request.on_body is not None:
-                request.on_body(body)
-            else:
-                request.parts.append(body)
-                self._pause_reading()
+            request.parts.append(body)
             return
         if request.body_bytes > request.limit:
             self._refuse(_body_too_large(request.limit))
@@ -287,9 +290,14 @@ class Downstream(asyncio.Protocol):
         else:
             self._held_bytes += size
             request.parts.append(body)
+            if len(request.parts) > request.loose:
+                request.tidy()
 
     def on_message_complete(self) -> None:
-        request, self._request = self._request, None
+        request = self._request
+        if request is not None and request.upgrade and self._has_body_behind(request):
+            return
+        self._request = None
         self._in_message = False
         if request is None or self._input_over:
             return
@@ -297,6 +305,7 @@ class Downstream(asyncio.Protocol):
         if request.streamed and (request.content_length or request.chunked):
             request.complete = True
             if request.on_body is not None:
+                self._hand_on(request)
                 request.on_body(b"")
             return
         request.finish_body()
@@ -331,16 +340,20 @@ class Downstream(asyncio.Protocol):
         if not keep_alive or (request.streamed and not request.complete):
             self._linger()
             return
-        self.deadline = self._hub.clock() + self._hub.settings.keepalive_s
+        settings = self._hub.settings
         if self._waiting:
             # From the loop, so that a long pipeline cannot recurse.
             asyncio.get_running_loop().call_soon(self._next)
+            wait_s = settings.keepalive_s
         elif self._in_message:
-            self._still_reading(True, self._request is None)
             coming = self._request
-            if coming is not None and coming.expect_continue and not coming.body_bytes:
-                self.write(CONTINUE)
-        if self._reading_paused:
+            wait_s = settings.header_s if coming is None else settings.body_s
+            if coming is not None:
+                self._invite(coming)
+        else:
+            wait_s = settings.keepalive_s
+        self.deadline = self._hub.clock() + wait_s
+        if self._reading_paused and not self._waiting:
             self.resume_body()
 
     def abort(self) -> None:
@@ -356,15 +369,15 @@ class Downstream(asyncio.Protocol):
 
     def expired(self, now: float) -> None:
         """The deadline has passed (called by the sweep)."""
-        if self._write_paused:
+        if self._write_paused or self.lingering:
             unwritten = self.transport.get_write_buffer_size()
-            if unwritten < self._unwritten:
+            if 0 < unwritten < self._unwritten:
                 # Slow, but reading.
                 self._unwritten = unwritten
                 self.deadline = now + self._hub.settings.write_s
             else:
                 self.abort_exchange()
-        elif self.lingering or self.transport.is_closing():
+        elif self.transport.is_closing():
             self.transport.abort()
         elif self._exchange is not None:
             self._exchange.expired(now)
@@ -382,25 +395,58 @@ class Downstream(asyncio.Protocol):
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _still_reading(self, began: bool, in_head: bool) -> None:
+    def _still_reading(self) -> None:
         """The request is not whole yet: bound its size and its time."""
+        if self._input_over:
+            return
         hub = self._hub
-        if self._request is None:
-            # Bytes fed before the head began (the end of a pipelined body) are not the head's.
-            self._head_bytes = self._head_bytes + self._fed if in_head else 0
-            if self._head_bytes > hub.settings.header_bytes:
-                self._refuse(_head_too_large())
-            elif began and self._exchange is None:
-                self.deadline = hub.clock() + hub.settings.header_s
-        elif self._exchange is None:
+        request = self._request
+        if request is not None:
+            self._still_in_body(request)
+            return
+        if self._began:
+            # What was read before it began is not its own.
+            self._head_bytes = _head_size(self._url, self._headers)
+        else:
+            self._head_bytes += self._fed
+        if self._head_bytes > hub.settings.header_bytes or len(self._headers) > FIELDS_MAX:
+            self._refuse(_head_too_large())
+        elif self._began and self._exchange is None:
+            self.deadline = hub.clock() + hub.settings.header_s
+
+    def _still_in_body(self, request: InboundRequest) -> None:
+        settings = self._hub.settings
+        if request.body_bytes != self._quiet_at:
+            self._quiet_at = request.body_bytes
             self._head_bytes = 0
-            self.deadline = hub.clock() + hub.settings.body_s
+            if request.streamed:
+                self._hand_on(request)
+        else:
+            # Nothing but chunk extensions or trailers: bounded like a head.
+            self._head_bytes += self._fed
+            if self._head_bytes > settings.header_bytes:
+                self._refuse(_head_too_large())
+                return
+        if self._exchange is None:
+            self.deadline = self._hub.clock() + settings.body_s
+
+    def _hand_on(self, request: InboundRequest) -> None:
+        """Pass a streamed body on, a read's worth at a time; nobody takes it yet: stop reading."""
+        if request.on_body is None:
+            self._pause_reading()
+        elif request.parts:
+            body = request.parts[0] if len(request.parts) == 1 else b"".join(request.parts)
+            request.parts.clear()
+            request.on_body(body)
 
     def _accept(self, request: InboundRequest) -> None:
-        if self._exchange is None and not self._waiting:
+        if self._exchange is None and not self._waiting and not self._write_paused:
             self._begin(request)
-        else:
-            self._waiting.append(request)
+            return
+        self._waiting.append(request)
+        self._waiting_bytes += _waiting_size(request)
+        if len(self._waiting) > PIPELINE_MAX and not self._input_over:
+            self._refuse(BadRequest("too many pipelined requests", code="too_many_requests", status=429))
 
     def _begin(self, request: InboundRequest) -> None:
         if request.error is not None:
@@ -409,30 +455,82 @@ class Downstream(asyncio.Protocol):
             return
         self.deadline = NEVER
         self._exchange = _Starting()
+        self._invite(request)
         exchange = self._hub.handler.begin(self, request)
         # It may have been answered, and even the next one begun, before `begin` returned.
         if exchange is not None and isinstance(self._exchange, _Starting):
             self._exchange = exchange
 
     def _next(self) -> None:
-        if self._exchange is None and self._waiting and not self.transport.is_closing():
-            self._begin(self._waiting.popleft())
+        if self._exchange is None and self._waiting and not self._write_paused and not self.transport.is_closing():
+            request = self._waiting.popleft()
+            self._waiting_bytes -= _waiting_size(request)
+            if self._reading_paused and not self._waiting and not request.streamed:
+                self.resume_body()
+            self._begin(request)
+
+    def _invite(self, request: InboundRequest) -> None:
+        """A request whose turn has come may send its body."""
+        if request.expect_continue:
+            request.expect_continue = False
+            if not request.body_bytes and not request.complete:
+                self.write(CONTINUE)
+
+    def _malformed(self, error: httptools.HttpParserError) -> None:
+        if isinstance(error, httptools.HttpParserCallbackError):
+            # Not the client's fault. The loop logs it and closes the connection.
+            raise error.__context__ or error
+        if not self._input_over:
+            self._refuse(_parse_error(error))
+
+    def _has_body_behind(self, request: InboundRequest) -> bool:
+        """Whether the parser, seeing `Upgrade`, has let a request end at its head although a body follows."""
+        return bool((request.content_length or request.chunked) and self._parser.should_upgrade())
+
+    def _go_on(self, rest: memoryview) -> None:
+        """`Upgrade` was asked for and is not granted: the request is taken as plain HTTP/1.1. Go on behind its head."""
+        while not self._input_over:
+            if self._request is not None:
+                self._expect_body(self._request)
+            if not rest:
+                return
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as stop:
+                rest = rest[stop.args[0] :]
+            except httptools.HttpParserError as error:
+                self._malformed(error)
+            else:
+                return
+
+    def _expect_body(self, request: InboundRequest) -> None:
+        """Take a parser that stands behind a head without `Upgrade`, but with the same framing."""
+        framing = (
+            b"Transfer-Encoding: chunked" if request.chunked else b"Content-Length: %d" % (request.content_length or 0)
+        )
+        parser = httptools.HttpRequestParser(self)
+        self._input_over = True
+        parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        self._input_over = False
+        self._headers = []
+        self._parser = parser
 
     def _refuse(self, error: ProxyError) -> None:
         """Answer with `error` after what is under way, then close; nothing more is parsed."""
         request = self._request or InboundRequest(self._hub.clock())
-        if request.streamed:
-            # The broken body belongs to the exchange that is running: give it up, the backend must not see it end.
-            self._input_over = True
-            self.abort_exchange()
-            return
         self._request = None
         self._in_message = False
         self._input_over = True
         self._drop_body()
+        if request.streamed and request not in self._waiting:
+            # The broken body belongs to the exchange that is running: give it up, the backend must not see it end.
+            self.abort_exchange()
+            return
         request.keep_alive = False
         request.error = error
-        self._accept(request)
+        request.parts = []
+        if not request.streamed:
+            self._accept(request)
 
     def _drop_body(self) -> None:
         if self._held_bytes:
@@ -442,17 +540,19 @@ class Downstream(asyncio.Protocol):
     def _linger(self) -> None:
         self._input_over = True
         self.lingering = True
+        self.deadline = self._hub.clock() + LINGER_S
+        self._unwritten = self.transport.get_write_buffer_size() + 1
         if self.tls or not self.transport.can_write_eof():
             self.transport.close()
             return
-        self.deadline = self._hub.clock() + LINGER_S
         self.resume_body()
         self.transport.write_eof()
 
     def _discard(self, size: int) -> None:
-        self._lingered += size
-        if self._lingered > LINGER_BYTES and self.lingering:
-            self.transport.abort()
+        if self.lingering:
+            self._lingered += size
+            if self._lingered > LINGER_BYTES:
+                self.transport.abort()
 
     def _pause_reading(self) -> None:
         if not self._reading_paused and not self.transport.is_closing():
@@ -463,8 +563,7 @@ class Downstream(asyncio.Protocol):
         settings = self._hub.settings
         if len(url) > settings.request_line_bytes:
             raise BadRequest("the request target is too long", code="uri_too_long", status=414)
-        size = len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
-        if size > settings.header_bytes:
+        if _head_size(url, headers) > settings.header_bytes:
             raise _head_too_large()
 
 
@@ -490,8 +589,17 @@ def _body_too_large(limit: int) -> BadRequest:
     return BadRequest(f"the request body is larger than {limit} bytes", code="body_too_large", status=413)
 
 
-def _parse_error(error: httptools.HttpParserError, data: bytes) -> BadRequest:
-    if data.startswith(b"PRI * HTTP/2"):
-        return BadRequest("HTTP/2 is not spoken here; use HTTP/1.1", code="http_version", status=505)
+def _head_size(url: bytes, headers: HeaderList) -> int:
+    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def _waiting_size(request: InboundRequest) -> int:
+    """What a waiting request costs, in bytes; its body is not there any more when it is streamed."""
+    return 1024 + len(request.forward) + len(request.body)
+
+
+def _parse_error(error: httptools.HttpParserError) -> BadRequest:
     reason = str(error) or type(error).__name__
+    if "PRI/Upgrade" in reason:
+        return BadRequest("HTTP/2 is not spoken here; use HTTP/1.1", code="http_version", status=505)
     return BadRequest(f"malformed HTTP request: {reason}", code="malformed_request")

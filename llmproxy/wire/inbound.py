@@ -7,6 +7,9 @@ from llmproxy.core.errors import BadRequest, ProxyError
 from llmproxy.wire import fields
 from llmproxy.wire.fields import HeaderList
 
+LOOSE_PARTS = 512
+FIELDS_MAX = 500
+
 
 class InboundRequest:
     """One client request. `forward` holds the header lines that travel on, already joined, without framing,
@@ -31,6 +34,7 @@ class InboundRequest:
         "host",
         "keep_alive",
         "limit",
+        "loose",
         "method",
         "minor",
         "on_body",
@@ -71,6 +75,7 @@ class InboundRequest:
         self.limit = 0
         self.streamed = False
         self.parts: list[bytes] = []
+        self.loose = LOOSE_PARTS
         self.body = b""
         self.body_bytes = 0
         self.complete = False
@@ -82,6 +87,10 @@ class InboundRequest:
     def read_head(self, method: bytes, target: bytes, version: str, headers: HeaderList) -> None:
         """Check the head and sort its fields. `headers` come from llhttp, which has refused malformed lines,
         duplicate and conflicting lengths and unknown codings. Raises `BadRequest`."""
+        if len(headers) > FIELDS_MAX:
+            raise BadRequest(
+                f"the request has more than {FIELDS_MAX} header fields", code="headers_too_large", status=431
+            )
         self.method = method
         self.headers = headers
         if version == "1.0":
@@ -100,10 +109,12 @@ class InboundRequest:
                 hosts += 1
                 self.host = value.strip()
             elif kind == fields.CONTENT_TYPE:
+                if self.content_type:
+                    raise BadRequest("Content-Type is given twice", code="duplicate_header")
                 self.content_type = value
                 forward.append(b"%b: %b\r\n" % (name, value))
             elif kind == fields.CONTENT_LENGTH:
-                self.content_length = fields.parse_length(value)
+                self.content_length = fields.parse_length(value.strip())
             elif kind == fields.CONNECTION:
                 connection.append(value)
             elif kind == fields.AUTHORIZATION:
@@ -130,6 +141,8 @@ class InboundRequest:
             else:
                 self.host, slash, rest = rest.partition(b"/")
                 rest = slash + rest or b"/"
+                if not self.host:
+                    raise BadRequest("the request target has no host", code="invalid_target")
             target = rest
         if not target.isascii() or b"#" in target:
             raise BadRequest("the request target has characters that must be percent-encoded", code="invalid_target")
@@ -145,6 +158,12 @@ class InboundRequest:
                 return value
         return None
 
+    def tidy(self) -> None:
+        """Join the small pieces of a body that comes in very many: each costs far more memory than its bytes."""
+        start = self.loose - LOOSE_PARTS
+        self.parts[start:] = [b"".join(self.parts[start:])]
+        self.loose += 1
+
     def finish_body(self) -> None:
         """The last byte of the body has arrived."""
         self.complete = True
@@ -154,7 +173,7 @@ class InboundRequest:
 
     def _rare(self, kind: int, value: bytes) -> None:
         if kind == fields.REQUEST_ID:
-            self.request_id = value
+            self.request_id = value.strip()
         elif kind == fields.VIA:
             self.via = value if self.via is None else self.via + b", " + value
         elif kind == fields.TRANSFER_ENCODING:

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 from llmproxy.core.outcome import Outcome
 from llmproxy.core.step import Signal
+from llmproxy.wire.answer_head import AnswerHead
 from llmproxy.wire.downstream import Downstream
 from llmproxy.wire.fields import HeaderList
 from llmproxy.wire.upstream import UpstreamConnection
@@ -233,4 +234,4 @@ class Relay:
 def _last_chunk(trailers: HeaderList) -> bytes:
     if not trailers:
         return b"0\r\n\r\n"
-    return b"0\r\n" + b"".join(b"%b: %b\r\n" % field for field in trailers) + b"\r\n"
+    return b"0\r\n%b\r\n" % AnswerHead(trailers).lines

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HEAD_MAX_BYTES = 256 * 1024
 _EMPTY = (204, 304)
+NO_HEAD = AnswerHead([])
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -78,7 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.status = 0
         self.headers: HeaderList = []
         self.trailers: HeaderList = []
-        self.head: AnswerHead = cast("AnswerHead", None)
+        self.head = NO_HEAD
         self.chunked = False
         self.until_close = False
         self.head_done = False
@@ -177,14 +178,20 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             body = b""
         if self.complete:
-            whole = at_boundary and not self._surplus
+            # The simplest end only: with trailers, or with line ends behind it, the last chunk is written anew.
+            whole = at_boundary and not self._surplus and data.endswith(b"0\r\n\r\n")
             self._finish(relay, data, body, whole)
         elif body or not passing:
             # Inside a chunk's size line nothing has been called back yet, but the bytes do not end in CRLF.
             self._at_boundary = not self._mid_chunk and data.endswith(b"\r\n")
             relay.piece(data, body, at_boundary and self._at_boundary)
         else:
+            # Nothing but chunk sizes, extensions or trailers.
             self._at_boundary = False
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_MAX_BYTES:
+                self.abort()
+                relay.lost(Outcome.BAD_RESPONSE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.closed(self)
@@ -203,7 +210,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self.complete:
-            self._surplus = True
+            # Not even parsed: its body must not be taken for the first one's.
+            raise ValueError("an answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head_done:
@@ -217,13 +225,16 @@ class UpstreamConnection(asyncio.Protocol):
         parser = self._parser
         self.status = status = parser.get_status_code()
         if status < 200:
+            if status < 100:
+                raise ValueError("no such status")
             return
         # llhttp resets its flags later, so this has to be asked here.
         self._keep_alive = parser.should_keep_alive()
         head = self.head = AnswerHead(self.headers)
         self.chunked = head.chunked
         if head.is_odd:
-            self._keep_alive = False
+            # Its end, and so where the next answer begins, cannot be told.
+            raise ValueError("a transfer coding that nobody asked for")
         self.head_done = True
         if self._bodyless or status in _EMPTY:
             self.complete = True
@@ -254,6 +265,9 @@ class UpstreamConnection(asyncio.Protocol):
             self.resume()
         if self._keep_alive and self._sent and not self._surplus and not self.write_paused:
             self._pool.put(self)
-        else:
+        elif self._sent and not self.write_paused:
             self.transport.close()
-        relay.piece(data, body, whole, last=True)
+        else:
+            # It would wait for a backend that does not take the rest of the request.
+            self.transport.abort()
+        relay.piece(data, b"" if self._bodyless else body, whole, last=True)

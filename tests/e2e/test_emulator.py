@@ -147,7 +147,7 @@ async def test_a_broken_off_answer_can_be_continued_elsewhere(session: aiohttp.C
     async with Emulator(EmulatorOptions(engine=FAST)) as one, Emulator(EmulatorOptions(engine=FAST)) as other:
         whole = (await chat(session, one, max_tokens=30))["choices"][0]["message"]["content"]
         partial = [*HELLO, {"role": "assistant", "content": whole[: 4 * 11]}]
-        how = {"continue_final_message": True, "add_generation_prompt": False}
+        how: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
         rest = await chat(session, other, messages=partial, max_tokens=19, **how)
         assert whole[: 4 * 11] + rest["choices"][0]["message"]["content"] == whole
 
@@ -303,6 +303,28 @@ async def test_pooling_routes(session: aiohttp.ClientSession) -> None:
         assert emulator.site.engine.prompt_tokens > 0
 
 
+async def test_token_ids_in_and_out(session: aiohttp.ClientSession) -> None:
+    async with Emulator(EmulatorOptions(engine=FAST)) as emulator:
+        body = {"token_ids": [1, 2, 3], "sampling_params": {"max_tokens": 5}}
+        async with session.post(f"{emulator.url}/inference/v1/generate", json=body) as response:
+            answer = await response.json()
+        assert len(answer["choices"][0]["token_ids"]) == 5
+        assert answer["choices"][0]["finish_reason"] == "length"
+
+
+async def test_a_transcript_is_as_long_as_the_file(session: aiohttp.ClientSession) -> None:
+    async with Emulator(EmulatorOptions(engine=FAST)) as emulator:
+        for model, status in (("emulated", 200), ("other", 404)):
+            form = aiohttp.FormData()
+            form.add_field("file", b"\x00\xff" * 5000, filename="a.wav", content_type="audio/wav")
+            form.add_field("model", model)
+            async with session.post(f"{emulator.url}/v1/audio/transcriptions", data=form) as response:
+                assert response.status == status, await response.text()
+                answer = await response.json()
+            if status == 200:
+                assert len(answer["text"].split()) == 11
+
+
 async def test_the_small_routes(session: aiohttp.ClientSession) -> None:
     async with Emulator(EmulatorOptions(engine=FAST)) as emulator:
         for path in ("/health", "/ping"):
@@ -349,6 +371,20 @@ async def test_a_client_that_leaves_frees_the_engine(streaming: bool, half_close
         del reader
 
 
+async def test_a_fin_is_noticed_although_much_is_still_to_be_sent() -> None:
+    async with Emulator(EmulatorOptions(engine=EngineOptions(ttft_s=0.0, itl_s=0.0))) as emulator:
+        body = json.dumps({"messages": HELLO, "stream": True, "max_tokens": 100_000, "n": 64}).encode()
+        # Reads nothing, so the answer fills every buffer on the way.
+        reader, writer = await asyncio.open_connection("127.0.0.1", emulator.port, limit=1024)
+        writer.write(_post("/v1/chat/completions", body))
+        await until(lambda: emulator.site.engine.generation_tokens > 60_000, "more than the sockets hold")
+        writer.write_eof()
+        await until(lambda: emulator.aborted == 1, "the abort")
+        assert emulator.site.engine.running == 0
+        writer.transport.abort()
+        del reader
+
+
 async def test_a_client_that_leaves_the_queue_is_forgotten() -> None:
     options = EmulatorOptions(engine=EngineOptions(max_num_seqs=1, ttft_s=3600))
     async with Emulator(options) as emulator:
@@ -377,6 +413,7 @@ async def test_the_metrics_page_follows(session: aiohttp.ClientSession) -> None:
         assert f"vllm:inter_token_latency_seconds_count{{{labels}}} 4.0\n" in page
         assert f"vllm:time_to_first_token_seconds_count{{{labels}}} 1.0\n" in page
         assert f"vllm:e2e_request_latency_seconds_count{{{labels}}} 1.0\n" in page
+        assert not emulator.site.generations
 
 
 async def test_an_overfull_queue_is_503(session: aiohttp.ClientSession) -> None:

@@ -346,7 +346,7 @@ def test_a_bad_spec_is_refused_at_once() -> None:
 
 async def test_refuse_stops_listening_and_ends_idle_connections_only() -> None:
     engine = EngineOptions(ttft_s=0.0, itl_s=0.001, prefill_s_per_token=0.0)
-    async with Emulator(EmulatorOptions(engine=engine)) as emulator:
+    async with Emulator(EmulatorOptions(engine=engine, keepalive_s=3600)) as emulator:
         idle, busy = await Client.to(emulator), await Client.to(emulator)
         idle.get("/version")
         await idle.up_to(b"}")

@@ -10,6 +10,7 @@ from llmproxy.config.model import Config
 from llmproxy.emulator import Emulator, EmulatorOptions, EngineOptions
 from tests.harness.client import Answer, Client
 from tests.harness.proxy import Proxy, config_of, settings
+from tests.harness.scripted import Script, Scripted
 
 MODEL = "emulated"
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -42,6 +43,10 @@ class Stage:
     async def backends(self, count: int, **options: Any) -> list[Emulator]:
         """Several alike, named `b1`, `b2`, ... in `X-Emulator`."""
         return [await self.backend(name=f"b{number}", **options) for number in range(1, count + 1)]
+
+    async def scripted(self, script: Script, **options: Any) -> Scripted:
+        """A backend that answers as `script` says."""
+        return await self._stack.enter_async_context(Scripted(script, **options))
 
     async def proxy(
         self,

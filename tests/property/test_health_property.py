@@ -60,9 +60,8 @@ class HealthMachine(RuleBasedStateMachine):
     @rule(
         index=st.integers(0, 99),
         outcome=st.one_of(st.sampled_from(list(Outcome)), st.sampled_from(FAILURES)),
-        is_told=st.booleans(),
     )
-    def end(self, index, outcome, is_told):
+    def end(self, index, outcome):
         backend, trial = self.running.pop(index % len(self.running))
         ejected = self.ejected
         before = self.breaker(backend)

@@ -7,7 +7,7 @@ from typing import Any
 from llmproxy.emulator.body import Body, chat_ids, field, prompt_ids, read_json, text_of
 from llmproxy.emulator.choice import Choice
 from llmproxy.emulator.dialects.answer import Event, Job
-from llmproxy.emulator.dialects.pooled import PooledAnswer, encoded, likeness, vector
+from llmproxy.emulator.dialects.whole import WholeAnswer
 from llmproxy.emulator.errors import ApiError
 from llmproxy.emulator.faults import Plan
 from llmproxy.emulator.reply import Reply
@@ -15,6 +15,7 @@ from llmproxy.emulator.routes.generate import request_id, run
 from llmproxy.emulator.routes.handler import Routes
 from llmproxy.emulator.site import Site
 from llmproxy.emulator.tokens import Script, encode
+from llmproxy.emulator.vectors import encoded, likeness, vector
 
 _DIMENSIONS = 16
 _DIMENSIONS_MAX = 4096
@@ -28,7 +29,7 @@ def _pool(
     body: Body,
     prefix: str,
     prompts: Sequence[list[int]],
-    render: Callable[[PooledAnswer], Event],
+    render: Callable[[WholeAnswer], Event],
 ) -> None:
     model, limits = site.model(body.get("model")), site.limits
     made = []
@@ -39,10 +40,10 @@ def _pool(
         ids = ids or encode("<|begin|>")
         made.append(Choice(index, ids, script, block_size=limits.block_size, natural_end=True, pace=plan.slow))
     job = Job(id=request_id(reply, prefix), model=model, created=int(time.time()), choices=made)
-    run(site, reply, plan, PooledAnswer(job, render), stream=False)
+    run(site, reply, plan, WholeAnswer(job, render), stream=False)
 
 
-def _listed(answer: PooledAnswer, data: list[Event], object_: str = "list") -> Event:
+def _listed(answer: WholeAnswer, data: list[Event], object_: str = "list") -> Event:
     usage = {key: value for key, value in answer.usage().items() if key != "prompt_tokens_details"}
     job = answer.job
     return {"id": job.id, "object": object_, "created": job.created, "model": job.model, "data": data, "usage": usage}
@@ -69,7 +70,7 @@ def _vectors(site: Site, reply: Reply, plan: Plan, prefix: str, object_: str, ke
         raise ApiError(400, f"dimensions must be from 1 to {_DIMENSIONS_MAX}", param="dimensions")
     encoding = field(body, "encoding_format", str, "float")
 
-    def render(answer: PooledAnswer) -> Event:
+    def render(answer: WholeAnswer) -> Event:
         data = [
             {"index": place.index, "object": object_, key: encoded(vector(place.prompt_ids, dimensions), encoding)}
             for place in answer.job.choices
@@ -82,7 +83,7 @@ def _vectors(site: Site, reply: Reply, plan: Plan, prefix: str, object_: str, ke
 def classify(site: Site, reply: Reply, plan: Plan) -> None:
     body = read_json(reply.request)
 
-    def render(answer: PooledAnswer) -> Event:
+    def render(answer: WholeAnswer) -> Event:
         data = []
         for place in answer.job.choices:
             share = (vector(place.prompt_ids, 2)[0] + 1) / 2
@@ -104,7 +105,7 @@ def score(site: Site, reply: Reply, plan: Plan) -> None:
         raise ApiError(400, "Input lengths must be either 1:1, 1:N or N:N", param="text_2")
     pairs = [(encode(left), encode(right)) for left, right in zip(lefts, rights, strict=True)]
 
-    def render(answer: PooledAnswer) -> Event:
+    def render(answer: WholeAnswer) -> Event:
         scores = [likeness(left, right) for left, right in pairs]
         return _listed(answer, [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)])
 
@@ -117,7 +118,7 @@ def rerank(site: Site, reply: Reply, plan: Plan) -> None:
     asked = encode(query)
     top_n = field(body, "top_n", int, 0) or len(documents)
 
-    def render(answer: PooledAnswer) -> Event:
+    def render(answer: WholeAnswer) -> Event:
         results = [
             {"index": index, "document": {"text": text}, "relevance_score": likeness(asked, encode(text))}
             for index, text in enumerate(documents)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from llmproxy.emulator.tokens import Script, block_hashes, decode, encode
 
 # NUL is what fills the last token up.
-TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
 @given(TEXTS)

@@ -104,6 +104,15 @@ def test_a_long_prompt_is_computed_in_chunks() -> None:
     assert len(run.times[long]) == 1
 
 
+def test_prompts_share_the_tokens_of_a_step() -> None:
+    run = Run(replace(OPTIONS, ttft_s=0.0, max_batched_tokens=10))
+    first, second = run.submit(8, 1), run.submit(8, 1)
+    run.to_the_end()
+    # Ten tokens in the first step: all of the one, two of the other.
+    assert run.times[first] == approx(0.1)
+    assert run.times[second] == approx(0.16)
+
+
 def test_beyond_max_num_seqs_they_wait_in_order() -> None:
     run = Run(replace(OPTIONS, max_num_seqs=2))
     first, second, third, fourth = (run.submit(1, 2) for _ in range(4))
@@ -191,6 +200,15 @@ def test_when_blocks_run_out_the_latest_is_preempted_and_still_finishes() -> Non
     assert run.times[first][-1] < run.times[second][-1]
     assert run.engine.prompt_tokens == 16
     assert run.engine.generation_tokens == 32
+
+
+def test_the_preempted_goes_before_those_who_wait() -> None:
+    run = Run(replace(OPTIONS, kv_blocks=6, max_num_seqs=2))
+    run.submit(8, 16)
+    preempted, waiting = run.submit(8, 16), run.submit(8, 1)
+    run.to_the_end()
+    assert run.engine.preemptions > 0
+    assert run.times[preempted][-1] < run.times[waiting][-1]
 
 
 def test_what_could_never_run_is_refused() -> None:

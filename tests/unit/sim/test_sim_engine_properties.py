@@ -18,7 +18,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(requests=REQUESTS, places=st.integers(1, 5), blocks=st.integers(20, 30), chunk=st.integers(1, 20))
 def test_everything_ends_and_everything_is_given_back(
     requests: list[tuple[int, int, int, int, int | None]], places: int, blocks: int, chunk: int

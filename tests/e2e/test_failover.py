@@ -1,0 +1,279 @@
+"""A backend fails while nothing of its answer has reached the client: another one answers, and the client sees no more
+than that. `b1` is always asked first (by its weight); `b2` is well unless a test says otherwise."""
+
+from typing import Any
+
+import pytest
+
+from llmproxy.emulator import Emulator
+from tests.harness.proxy import Proxy
+from tests.harness.scripted import Turn
+from tests.harness.stage import CHAT, MESSAGES, MODEL, Stage, chat
+from tests.harness.waiting import until
+
+IMPATIENT = {"timeouts": {"first_byte": "200ms", "between_bytes": "200ms", "connect": "1s"}}
+
+
+async def lopsided(stage: Stage, *engines: Any, pool: dict[str, Any] | None = None, **options: Any) -> Proxy:
+    """A proxy that asks `b1` first, then `b2`, and so on."""
+    entries = [{"url": engine.url, "weight": 10.0 ** -(3 * place)} for place, engine in enumerate(engines, 1)]
+    settings = {"policy": "round_robin"} | IMPATIENT | (pool or {})
+    return await stage.proxy(*entries, pool=settings, **options)
+
+
+async def pair(stage: Stage, fault: str, **options: Any) -> tuple[Proxy, Emulator, Emulator]:
+    """A proxy over `b1`, which has `fault`, and `b2`."""
+    left, right = await stage.backends(2)
+    proxy = await lopsided(stage, left, right, **options)
+    left.set_fault(fault)
+    return proxy, left, right
+
+
+BEFORE_THE_ANSWER = [
+    ("refuse", "refused"),
+    ("reset", "reset"),
+    ("reset_after_headers", "reset"),
+    ("die_after=0", "reset"),
+    ("garbage", "bad_response"),
+    ("status=500", "server_error"),
+    ("status=502", "server_error"),
+    ("status=503", "server_error"),
+    ("status=504", "server_error"),
+    ("status=503+7", "busy"),
+    ("status=429", "busy"),
+    ("abort_after=0", "engine_abort"),
+    ("hang", "first_byte_timeout"),
+    ("stall", "first_byte_timeout"),
+    ("stall_after=0", "first_byte_timeout"),
+]
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize(("fault", "cause"), BEFORE_THE_ANSWER)
+async def test_another_backend_answers(stage: Stage, fault: str, cause: str, stream: bool) -> None:
+    proxy, left, right = await pair(stage, fault)
+    answer = await stage.ask(proxy, chat(stream=stream), id="moved")
+    assert (answer.status, answer.header("x-llmproxy-backend"), answer.header("x-emulator")) == (200, "b2", "b2")
+    assert not answer.cut
+    said = answer.text if stream else answer.json["choices"][0]["message"]["content"]
+    assert len(said.split()) == 5
+    assert not stream or answer.events[-1] == "[DONE]"
+    record = await proxy.record("moved")
+    assert record["backend"] == "b2"
+    assert (record["status"], record["outcome"], record["error"]) == (200, "ok", None)
+    assert (record["attempts"], record["retries"]) == (2, [cause])
+    assert proxy.metric("llmproxy_retries_total", cause=cause) == 1
+    assert proxy.metric("llmproxy_attempts_total", backend="b1", outcome=cause) == 1
+    assert proxy.metric("llmproxy_attempts_total", backend="b2", outcome="ok") == 1
+    assert proxy.metric("llmproxy_requests_total", backend="b2", status="200") == 1
+    assert right.received == 1
+    assert left.received == (fault != "refuse")
+    assert left.in_flight == 0
+
+
+WHOLE_ONLY = [
+    ("die_after=3", "reset"),
+    ("abort_after=3", "engine_abort"),
+    ("error_event_after=3", "server_error"),
+    ("truncate_after=3", "reset"),
+    ("stall_after=3", "first_byte_timeout"),
+]
+
+
+@pytest.mark.parametrize(("fault", "cause"), WHOLE_ONLY)
+async def test_a_whole_answer_is_safe_until_its_end(stage: Stage, fault: str, cause: str) -> None:
+    proxy, *_ = await pair(stage, fault)
+    answer = await stage.ask(proxy, chat(stream=False), id="moved")
+    assert (answer.status, answer.header("x-emulator")) == (200, "b2")
+    assert answer.json["choices"][0]["finish_reason"] == "length"
+    assert (await proxy.record("moved"))["retries"] == [cause]
+
+
+async def test_an_error_as_the_first_event_is_no_answer(stage: Stage) -> None:
+    proxy, *_ = await pair(stage, "error_event_after=0")
+    answer = await stage.ask(proxy, chat(), id="moved")
+    assert (answer.header("x-emulator"), answer.events[-1]) == ("b2", "[DONE]")
+    assert (await proxy.record("moved"))["retries"] == ["engine_abort"]
+
+
+async def test_comments_are_not_an_answer(stage: Stage) -> None:
+    """They come at once and for good, and yet the first byte is late."""
+    proxy, left, _ = await pair(stage, "stall_after=0,comments=20")
+    answer = await stage.ask(proxy, chat(), id="moved")
+    assert (answer.header("x-emulator"), answer.events[-1]) == ("b2", "[DONE]")
+    assert answer.body.startswith(b"data: {")
+    assert (await proxy.record("moved"))["retries"] == ["first_byte_timeout"]
+    assert left.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "hello", "stream": True}),
+        ("/v1/responses", {"input": "hello", "stream": True}),
+        ("/v1/messages", {"messages": MESSAGES, "max_tokens": 4, "stream": True}),
+        ("/v1/messages", {"messages": MESSAGES, "max_tokens": 4}),
+        ("/v1/embeddings", {"input": "hello"}),
+        ("/tokenize", {"prompt": "hello"}),
+        ("/v1/rerank", {"query": "a", "documents": ["b"]}),
+    ],
+)
+async def test_every_route_that_only_computes_moves(stage: Stage, path: str, body: dict[str, Any]) -> None:
+    proxy, left, right = await pair(stage, "reset")
+    answer = await stage.ask(proxy, {"model": MODEL} | body, path)
+    assert (answer.status, answer.header("x-llmproxy-backend")) == (200, "b2")
+    assert (left.received, right.received) == (1, 1)
+
+
+async def test_the_first_answer_that_may_be_passed_on_wins(stage: Stage) -> None:
+    """Every one has another failure; the third answers."""
+    engines = await stage.backends(4)
+    proxy = await lopsided(stage, *engines, pool={"retry": {"attempts": 4}})
+    for engine, fault in zip(engines, ("status=503+1", "die_after=0", "abort_after=0", ""), strict=True):
+        engine.set_fault(fault)
+    answer = await stage.ask(proxy, chat(), id="far")
+    assert answer.header("x-emulator") == "b4"
+    record = await proxy.record("far")
+    assert (record["attempts"], record["retries"]) == (4, ["busy", "reset", "engine_abort"])
+
+
+# -- when nobody can ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "outcome"),
+    [
+        ("refuse", 502, "upstream_unreachable", "refused"),
+        ("reset", 502, "upstream_lost", "reset"),
+        ("die_after=0", 502, "upstream_lost", "reset"),
+        ("garbage", 502, "upstream_bad_response", "bad_response"),
+        ("abort_after=0", 502, "upstream_aborted", "engine_abort"),
+        ("hang", 504, "timeout", "first_byte_timeout"),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_the_proxy_says_what_failed(
+    stage: Stage, fault: str, status: int, code: str, outcome: str, stream: bool
+) -> None:
+    proxy, left, right = await pair(stage, fault)
+    right.set_fault(fault)
+    client = await stage.client(proxy)
+    answer = await client.ask("POST", CHAT, chat(stream=stream), [("X-Request-Id", "lost")])
+    assert (answer.status, answer.header("x-llmproxy-error")) == (status, code)
+    assert answer.json["error"]["code"] == code
+    assert "127.0.0.1" not in answer.body.decode()
+    record = await proxy.record("lost")
+    assert (record["status"], record["error"], record["outcome"]) == (status, code, outcome)
+    assert (record["attempts"], record["retries"]) == (2, [outcome])
+    # The connection is as good as ever.
+    left.set_fault("")
+    right.set_fault("")
+    await left.ready()
+    await right.ready()
+    assert (await client.ask("POST", CHAT, chat(stream=stream))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "retry_after"),
+    [("status=500", 500, None), ("status=503+7", 503, "7"), ("status=429+3", 429, "3"), ("status=400", 400, None)],
+)
+async def test_the_engines_own_error_is_passed_on(
+    stage: Stage, fault: str, status: int, retry_after: str | None
+) -> None:
+    proxy, _, right = await pair(stage, fault)
+    right.set_fault(fault)
+    answer = await stage.ask(proxy, chat(), id="error")
+    assert (answer.status, answer.json["error"]["message"]) == (status, "emulated failure")
+    assert answer.header("retry-after") == retry_after
+    assert answer.header("x-llmproxy-error") is None
+    last = "b1" if status == 400 else "b2"
+    assert answer.header("x-llmproxy-backend") == last
+    record = await proxy.record("error")
+    assert (record["status"], record["backend"], record["attempts"]) == (status, last, 1 if status == 400 else 2)
+
+
+async def test_errors_of_failed_attempts_speak_anthropics_dialect_too(stage: Stage) -> None:
+    proxy, _, right = await pair(stage, "reset")
+    right.set_fault("reset")
+    body = {"model": MODEL, "messages": MESSAGES, "max_tokens": 3}
+    answer = await stage.ask(proxy, body, "/v1/messages")
+    assert answer.status == 502
+    assert answer.json["type"] == "error"
+    assert answer.json["error"]["type"] == "api_error"
+
+
+# -- connections kept too long -----------------------------------------------------------------------------------------
+
+
+async def test_a_kept_connection_that_died_is_not_held_against_anybody(stage: Stage) -> None:
+    """The backend closes it just as the next request is on its way."""
+
+    async def script(turn: Turn) -> None:
+        if turn.number == 2:
+            turn.reset()
+        else:
+            await turn.answer(b'{"served": %d}' % turn.number)
+
+    backend = await stage.scripted(script)
+    proxy = await stage.proxy(backend, pool={"retry": {"attempts": 1, "after_crash": 0, "budget": 0, "budget_floor": 0}})
+    assert (await stage.ask(proxy, chat(stream=False))).json == {"served": 1}
+    answer = await stage.ask(proxy, chat(stream=False), id="again")
+    assert (answer.status, answer.json, answer.header("x-llmproxy-backend")) == (200, {"served": 1}, "b1")
+    assert (await proxy.record("again"))["retries"] == ["reset"]
+    assert proxy.connections_to("b1").connects == 2
+
+
+async def test_it_is_tried_anew_once_only(stage: Stage) -> None:
+    async def script(turn: Turn) -> None:
+        if len(backend.turns) > 1:
+            turn.reset()
+        else:
+            await turn.answer(b"{}")
+
+    backend = await stage.scripted(script)
+    proxy = await stage.proxy(backend)
+    assert (await stage.ask(proxy, chat(stream=False))).status == 200
+    answer = await stage.ask(proxy, chat(stream=False))
+    assert (answer.status, answer.header("x-llmproxy-error")) == (502, "upstream_lost")
+    assert len(backend.turns) == 3
+
+
+async def test_an_idle_connection_that_the_backend_closes_is_forgotten(stage: Stage) -> None:
+    engine = await stage.backend(keepalive_s=0.05)
+    proxy = await stage.proxy(engine)
+    assert (await stage.ask(proxy, chat(stream=False))).status == 200
+    await until(lambda: proxy.connections_to("b1").open == 0, "the close")
+    assert (await stage.ask(proxy, chat(stream=False), id="fresh")).status == 200
+    assert (await proxy.record("fresh"))["attempts"] == 1
+
+
+async def test_connections_are_retired_before_the_backend_would(stage: Stage) -> None:
+    engine = await stage.backend()
+    proxy = await stage.proxy(engine, pool={"timeouts": {"keepalive": "100ms"}})
+    assert (await stage.ask(proxy, chat(stream=False))).status == 200
+    assert proxy.connections_to("b1").open == 1
+    await until(lambda: proxy.connections_to("b1").open == 0, "the retirement")
+
+
+async def test_bytes_nobody_asked_for_poison_nothing(stage: Stage) -> None:
+    proxy, left, _ = await pair(stage, "surplus")
+    for number in range(4):
+        answer = await stage.ask(proxy, chat(stream=bool(number % 2)), id=f"s{number}")
+        assert (answer.status, answer.header("x-llmproxy-backend")) == (200, "b1")
+        assert b"surplus" not in answer.body
+        assert (await proxy.record(f"s{number}"))["attempts"] == 1
+    assert left.received == 4
+
+
+async def test_a_stream_that_ends_before_it_began_is_lost(stage: Stage) -> None:
+    """Framed by its connection's end, it could be taken for an empty answer."""
+
+    async def script(turn: Turn) -> None:
+        await turn.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: ping\n\n")
+        turn.close()
+
+    broken, well = await stage.scripted(script), await stage.backend()
+    proxy = await lopsided(stage, broken, well)
+    answer = await stage.ask(proxy, chat(), id="empty")
+    assert (answer.header("x-llmproxy-backend"), answer.events[-1]) == ("b2", "[DONE]")
+    assert (await proxy.record("empty"))["retries"] == ["reset"]
