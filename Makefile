@@ -56,6 +56,7 @@ docs: $(DEV_STAMP)
 	$(BIN)/python -m llmproxy.telemetry.reference > docs/metrics.md
 
 bench: $(DEV_STAMP)
+	$(BIN)/python -m bench.install
 	$(BIN)/python -m bench $(BENCH)
 
 engines: $(DEV_STAMP)

@@ -118,8 +118,9 @@ def _run(console: Console, options: argparse.Namespace) -> None:
             if shared:
                 _shared(console, session, peers, shared, results)
             _fresh(console, session, peers, [item for item in measures if item.fresh], results)
-    if any(peer.name == "llmproxy" for peer in peers):
-        print_targets(console, results)
+    for peer in peers:
+        if peer.name.startswith("llmproxy"):
+            print_targets(console, results, peer.name)
     warn_of_noise(console, results)
     about["took_s"] = round(time.monotonic() - begin)
     console.print(f"took {about['took_s']} s")

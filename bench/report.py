@@ -59,11 +59,11 @@ def print_measure(console: Console, results: Results, measure: Measure) -> None:
     console.print(table)
 
 
-def print_targets(console: Console, results: Results) -> None:
-    table = Table(title="Targets (medians of this run)", title_justify="left")
+def print_targets(console: Console, results: Results, peer: str) -> None:
+    table = Table(title=f"Targets for {peer} (medians of this run)", title_justify="left")
     for title in ("target", "found", ""):
         table.add_column(title)
-    for verdict in targets(results):
+    for verdict in targets(results, peer):
         mark = {True: "[green]met[/]", False: "[red]missed[/]", None: "-"}[verdict.met]
         table.add_row(verdict.text, verdict.found, mark)
     console.print(table)
@@ -93,9 +93,10 @@ def save(results: Results, about: dict[str, Any], to: Path | None) -> Path:
         "taken_at": now.isoformat(timespec="seconds"),
         **about,
         "figures": summary(results, MEASURES),
-        "targets": [
-            {"target": verdict.text, "found": verdict.found, "met": verdict.met} for verdict in targets(results)
-        ],
+        "targets": {
+            peer: [{"target": it.text, "found": it.found, "met": it.met} for it in targets(results, peer)]
+            for peer in sorted({peer for turns in results.values() for peer in turns if peer.startswith("llmproxy")})
+        },
         "rounds": results,
     }
     path.write_text(json.dumps(_rounded(content), indent=1) + "\n")

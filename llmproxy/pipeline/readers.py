@@ -130,6 +130,8 @@ class WholeReader(AnswerReader):
             self._parts = None
             return PASS
         parts.append(body)
+        if self.wants_response_id:
+            self._look_for_id(body)
         return HOLD
 
     def end(self) -> Verdict | bytes:

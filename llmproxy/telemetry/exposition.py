@@ -107,7 +107,7 @@ class ProxyCollector(Collector):
                 _add(rows, reading if isinstance(reading, Mapping) else {(): reading})
             except Exception:
                 # One broken reader must not blind the others; saying so once is enough.
-                if True:
+                if name not in self._reported:
                     self._reported.add(name)
                     logger.exception("metric %s could not be read; it is left out", name)
 

@@ -46,14 +46,14 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         "llmproxy_time_to_first_token_seconds",
         Kind.HISTOGRAM,
-        "From a request's arrival to the first byte of its answer's body (TTFT), as passed to the client.",
+        "Of streamed answers, from the request's arrival to the first byte of the body (TTFT).",
         _MODEL,
         _TTFT_S,
     ),
     Metric(
         "llmproxy_inter_token_latency_seconds",
         Kind.HISTOGRAM,
-        "Gap between two pieces of a stream (ITL). An engine may put several tokens into one piece.",
+        "Gap between two events of a stream (ITL). An engine may put several tokens into one event.",
         _MODEL,
         _ITL_S,
     ),
@@ -87,7 +87,10 @@ TABLE: tuple[Metric, ...] = (
         _MODEL,
     ),
     Metric(
-        "llmproxy_completion_tokens_total", Kind.COUNTER, "Generated tokens, as engines report them in `usage`.", _MODEL
+        "llmproxy_completion_tokens_total",
+        Kind.COUNTER,
+        "Generated tokens, from engines' `usage`; for streams without it, an estimate from the number of events.",
+        _MODEL,
     ),
     # What went wrong
     Metric(

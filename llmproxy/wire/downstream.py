@@ -190,6 +190,8 @@ class Downstream(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.abandon()
+        # What is written already may still go out, if it is taken.
+        self.deadline = self._hub.clock() + self._hub.settings.write_s
         return False
 
     def data_received(self, data: bytes) -> None:
@@ -245,8 +247,8 @@ class Downstream(asyncio.Protocol):
         request = self._request = InboundRequest(hub.clock())
         parser = self._parser
         try:
-            # The head is no larger than what was fed, so most requests need no sum.
-            if self._head_bytes + self._fed > hub.size_check_bytes:
+            # A head that came in one read is no larger than that, so most requests need no sum.
+            if self._fed > hub.size_check_bytes or not self._began:
                 self._check_sizes(self._url, self._headers)
             # llhttp resets its flags later, so this has to be asked here.
             request.keep_alive = parser.should_keep_alive()

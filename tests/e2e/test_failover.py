@@ -215,7 +215,9 @@ async def test_a_kept_connection_that_died_is_not_held_against_anybody(stage: St
             await turn.answer(b'{"served": %d}' % turn.number)
 
     backend = await stage.scripted(script)
-    proxy = await stage.proxy(backend, pool={"retry": {"attempts": 1, "after_crash": 0, "budget": 0, "budget_floor": 0}})
+    proxy = await stage.proxy(
+        backend, pool={"retry": {"attempts": 1, "after_crash": 0, "budget": 0, "budget_floor": 0}}
+    )
     assert (await stage.ask(proxy, chat(stream=False))).json == {"served": 1}
     answer = await stage.ask(proxy, chat(stream=False), id="again")
     assert (answer.status, answer.json, answer.header("x-llmproxy-backend")) == (200, {"served": 1}, "b1")

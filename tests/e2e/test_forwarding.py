@@ -122,7 +122,9 @@ async def test_an_offered_upgrade_to_http2_is_passed_over(stage: Stage) -> None:
         assert (await client.ask("GET", "/v1/files", headers=offer)).status == 200
     body = json.dumps(chat(stream=False)).encode()
     assert backend.bodies == [body, b""] * 2
-    assert not {"upgrade", "http2-settings", "connection"} & {name for turn in backend.turns for name, _ in turn.headers}
+    assert not {"upgrade", "http2-settings", "connection"} & {
+        name for turn in backend.turns for name, _ in turn.headers
+    }
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,9 @@ async def test_other_expectations_are_not_met(stage: Stage) -> None:
 
 # -- limits ------------------------------------------------------------------------------------------------------------
 
-LIMITS = {"limits": {"body": "10KiB", "multipart": "10KiB", "buffered": "25KiB", "header": "4KiB", "request_line": "1KiB"}}
+LIMITS = {
+    "limits": {"body": "10KiB", "multipart": "10KiB", "buffered": "25KiB", "header": "4KiB", "request_line": "1KiB"}
+}
 
 
 @pytest.mark.parametrize("chunked", [False, True])

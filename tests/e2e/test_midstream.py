@@ -34,7 +34,7 @@ async def test_a_broken_stream_ends_with_an_error_event(stage: Stage, fault: str
     assert set(failure["error"]) == {"message", "type", "param", "code"}
     assert failure["error"]["code"] == code
     assert b"[DONE]" not in answer.body
-    assert b"abort\"" not in answer.body
+    assert b'abort"' not in answer.body
     record = await proxy.record("broken")
     assert (record["status"], record["outcome"], record["error"]) == (200, outcome, code)
     assert (record["attempts"], record["retries"]) == (1, [])

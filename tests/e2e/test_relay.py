@@ -243,7 +243,9 @@ async def test_pipelined_requests_are_answered_in_order(stage: Stage) -> None:
     proxy = await stage.proxy(engine)
     client = await stage.client(proxy)
     requests = [
-        request_bytes("POST", CHAT, chat(stream=number % 2 == 0, max_tokens=number + 1), [("X-Request-Id", f"r{number}")])
+        request_bytes(
+            "POST", CHAT, chat(stream=number % 2 == 0, max_tokens=number + 1), [("X-Request-Id", f"r{number}")]
+        )
         for number in range(6)
     ]
     requests[3] = request_bytes("GET", "/v1/nothing/../../health", headers=[("X-Request-Id", "r3")])

@@ -119,9 +119,10 @@ async def test_invented_models_do_not_become_labels(stage: Stage) -> None:
     proxy = await stage.proxy(engine, models={MODEL: {"pool": "main"}})
     for number in range(5):
         assert (await stage.ask(proxy, chat() | {"model": f"invented-{number}"})).status == 404
-    assert proxy.metric("llmproxy_requests_total", model="other") + proxy.metric(
-        "llmproxy_requests_total", model="none"
-    ) == 5
+    assert (
+        proxy.metric("llmproxy_requests_total", model="other") + proxy.metric("llmproxy_requests_total", model="none")
+        == 5
+    )
 
 
 @pytest.mark.parametrize(

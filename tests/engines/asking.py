@@ -54,7 +54,7 @@ class Asking:
         self, port: int, body: dict[str, Any], path: str = CHAT, headers: Iterable[tuple[str, str]] = ()
     ) -> None:
         self.answer: Answer | None = None
-        self.client: PatientClient | None = None
+        self.client: Client | None = None
         self._task = asyncio.ensure_future(self._read(port, body, path, headers))
 
     async def _read(self, port: int, body: dict[str, Any], path: str, headers: Iterable[tuple[str, str]]) -> None:

@@ -41,9 +41,15 @@ class Tap:
         return next(line for line in self.lines if request_id.encode() in line.asked)
 
     def answer_to(self, request_id: str) -> bytes:
-        """The body of the engine's answer to the last request on its connection, framed as the engine framed it."""
+        """The body of the engine's chunked answer to the last request on its connection."""
         line = self.line_with(request_id)
-        return line.said[line.said.rindex(b"HTTP/1.1 200") :].partition(b"\r\n\r\n")[2]
+        rest = line.said[line.said.rindex(b"HTTP/1.1 200") :].partition(b"\r\n\r\n")[2]
+        body = b""
+        while rest != b"0\r\n\r\n":
+            size, _, rest = rest.partition(b"\r\n")
+            end = int(size, 16)
+            body, rest = body + rest[:end], rest[end + 2 :]
+        return body
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = Line()

@@ -28,7 +28,6 @@ WHOLE = {
     "/tokenize": {"model": MODEL, "prompt": "Once upon a time"},
     "/detokenize": {"model": MODEL, "tokens": [6004, 665]},
     "/v1/messages/count_tokens": {"model": MODEL, "messages": HELLO},
-    "/v1/completions/render": {"model": MODEL, "prompt": "Once upon a time"},
 }
 
 
@@ -60,8 +59,7 @@ async def test_a_stream_is_the_engines_byte_for_byte(up: Engines, stage: Stage, 
         answer = await stage.ask(proxy, body, path, id="tapped")
         assert answer.status == 200
         assert len(answer.events) > 10
-        print(answer.head, (await proxy.record("tapped")), len(answer.body))
-        assert answer.wire == tap.answer_to("tapped")
+        assert answer.body == tap.answer_to("tapped")
 
 
 async def test_a_stream_is_the_same_as_without_the_proxy(up: Engines, stage: Stage) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.engines.asking import HELLO, proxy_over
 from tests.engines.vllm_server import MODEL, Engines
 from tests.harness.stage import Stage
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.engines
 
@@ -36,7 +37,11 @@ async def test_openai(up: Engines, stage: Stage) -> None:
         assert raw.parse().id == "chatcmpl-raw-one"
         text = await client.completions.create(model=MODEL, prompt="Once", max_tokens=3, **EXACT)
         assert text.choices[0].finish_reason == "length"
-        assert [model.id async for model in client.models.list()] == [MODEL]
+
+        async def listed() -> bool:
+            return [model.id async for model in client.models.list()] == [MODEL]
+
+        await until(listed, "the engines' models in the proxy's list")
         with pytest.raises(openai.NotFoundError, match="does not exist"):
             await client.completions.create(model="other", prompt="hello")
         with pytest.raises(openai.BadRequestError, match="max_model_len"):
@@ -85,6 +90,6 @@ async def test_anthropic(up: Engines, stage: Stage) -> None:
         assert text == whole.content[0].text
         assert final.usage.output_tokens == 9
         counted = await client.messages.count_tokens(model=MODEL, messages=HELLO)
-        assert counted.input_tokens == whole.usage.input_tokens
+        assert counted.input_tokens == whole.usage.input_tokens + (whole.usage.cache_read_input_tokens or 0)
         with pytest.raises(anthropic.NotFoundError, match="does not exist"):
             await client.messages.create(model="other", max_tokens=9, messages=HELLO)

@@ -112,9 +112,6 @@ class Proxy:
             found[f"connections in use {backend.id}"] = link.connections.open - len(link.connections._idle)
         for room in app.handler._rooms.values():
             found[f"room {room.pool.name}"] = int(room.deadline != NEVER and bool(room.pool.queue.waiting))
-        found["deadlines"] = len(
-            [item for item in app._deadlines._items if isinstance(item, Downstream) and item.transport.is_closing()]
-        )
         return {what: count for what, count in found.items() if count}
 
     async def at_rest(self) -> None:

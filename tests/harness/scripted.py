@@ -35,6 +35,8 @@ class Turn:
 
     async def say(self, data: bytes) -> None:
         """Send bytes, and let a proxy in this process read them before what follows."""
+        if self._writer.transport.is_closing():
+            raise ConnectionResetError("the proxy has left")
         self._writer.write(data)
         await self._writer.drain()
         for _ in range(5):

@@ -1,14 +1,13 @@
 """What a test plays on: emulated backends, proxies and clients, all ended in the right order and checked for leaks."""
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from llmproxy.app import App
-from llmproxy.config.model import Config
 from llmproxy.emulator import Emulator, EmulatorOptions, EngineOptions
 from tests.harness.client import Answer, Client
+from tests.harness.deaf import Deaf
 from tests.harness.proxy import Proxy, config_of, settings
 from tests.harness.scripted import Script, Scripted
 
@@ -48,29 +47,31 @@ class Stage:
         """A backend that answers as `script` says."""
         return await self._stack.enter_async_context(Scripted(script, **options))
 
+    async def deaf(self) -> Deaf:
+        """A backend that can be made to let connections hang."""
+        return await self._stack.enter_async_context(Deaf())
+
     async def proxy(
         self,
         *backends: Any,
         each: dict[str, Any] | None = None,
         pool: dict[str, Any] | None = None,
-        load: Callable[[], Config] | None = None,
         healthy: bool = True,
+        app: dict[str, Any] | None = None,
         **sections: Any,
     ) -> Proxy:
         """A proxy over the pool `main` of `backends` (anything with a `url`, a URL, or a backend's settings), with
-        `each` added to every backend's settings and `pool` to the pool's."""
+        `each` added to every backend's settings and `pool` to the pool's; `app` are options of the App."""
         entries = []
         for number, backend in enumerate(backends, 1):
             entry = backend if isinstance(backend, dict) else {"url": getattr(backend, "url", backend)}
             entries.append({"id": f"b{number}"} | (each or {}) | entry)
         pools = {"main": {"backends": entries} | (pool or {})} | sections.pop("pools", {})
-        return await self.serve(settings(pools, self._log_file(), **sections), load=load, healthy=healthy)
+        return await self.serve(settings(pools, self._log_file(), **sections), healthy=healthy, **(app or {}))
 
-    async def serve(
-        self, values: dict[str, Any], *, load: Callable[[], Config] | None = None, healthy: bool = True
-    ) -> Proxy:
-        """A proxy with a whole configuration."""
-        app = App(config_of(values), load=load, seed=7)
+    async def serve(self, values: dict[str, Any], *, healthy: bool = True, **options: Any) -> Proxy:
+        """A proxy with a whole configuration; `options` are the App's."""
+        app = App(config_of(values), seed=7, **options)
         await app.start()
         self._stack.push_async_callback(app.stop, 0.0)
         proxy = Proxy(app, Path(values["logging"].get("file", "")))
@@ -86,7 +87,14 @@ class Stage:
         return client
 
     async def ask(
-        self, proxy: Any, body: Any = None, path: str = CHAT, *, id: str | None = None, headers: Any = (), **options: Any
+        self,
+        proxy: Any,
+        body: Any = None,
+        path: str = CHAT,
+        *,
+        id: str | None = None,
+        headers: Any = (),
+        **options: Any,
     ) -> Answer:
         """One request on a connection of its own; a POST when it has a body."""
         client = await self.client(proxy)

@@ -57,6 +57,16 @@ def test_file_opened_again_after_a_rotation_is_the_new_one(log_path: Path) -> No
     assert (rotated.read_bytes(), log_path.read_bytes()) == (b"old\nstill old\n", b"new\n")
 
 
+def test_opening_again_and_again_keeps_one_descriptor(log_path: Path) -> None:
+    sink = FileSink(str(log_path))
+    sink.open()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        sink.open()
+    assert len(os.listdir("/proc/self/fd")) == before
+    sink.close()
+
+
 def test_failed_reopen_keeps_the_open_file(log_path: Path) -> None:
     directory = log_path.parent / "d"
     directory.mkdir()

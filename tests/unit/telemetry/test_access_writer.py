@@ -130,6 +130,16 @@ def test_trouble_is_told_once_and_its_end_once(bench: Bench, caplog: pytest.LogC
     ]
 
 
+def test_each_end_of_trouble_tells_of_its_own_losses(kit: Any, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(kit.record, limit=10)
+    for now, lost in ((0.0, 3), (100.0, 4)):
+        bench.append(10 + lost)
+        bench.writer.step(now)
+        bench.writer.step(now + 50)
+    ends = [message for message in messages(caplog) if "again" in message]
+    assert [message.partition("; ")[2] for message in ends] == ["3 lines were dropped", "4 lines were dropped"]
+
+
 def test_a_disk_on_the_edge_does_not_fill_the_other_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     for turn in range(20):
         bench.sink.error = errno.ENOSPC if turn % 2 else None

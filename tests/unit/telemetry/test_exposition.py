@@ -100,6 +100,15 @@ def test_histogram_buckets_are_cumulative() -> None:
     assert value(seen, f"{name}_sum") == pytest.approx(60.023)
 
 
+def test_readers_of_the_same_labels_are_added_up() -> None:
+    metrics = Metrics()
+    metrics.read("llmproxy_connections", lambda: {"downstream": 5, "upstream": 1})
+    metrics.read("llmproxy_connections", lambda: {("downstream",): 2})
+    seen = scrape(metrics)
+    assert value(seen, "llmproxy_connections", side="downstream") == 7
+    assert value(seen, "llmproxy_connections", side="upstream") == 1
+
+
 def test_live_objects_are_read_at_each_scrape() -> None:
     metrics = Metrics()
     backend = Backend(BackendSpec("b", "http://10.0.0.1:8000"), status=Status.HEALTHY)

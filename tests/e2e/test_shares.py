@@ -1,0 +1,98 @@
+"""How requests are shared out, and how they wait when every backend is full."""
+
+import asyncio
+
+from llmproxy.emulator import Emulator
+from tests.harness.proxy import Proxy
+from tests.harness.stage import CHAT, Stage, chat
+from tests.harness.waiting import until
+
+QUICK = {"health": {"interval": "50ms"}}
+WHOLE = chat(stream=False, max_tokens=1)
+
+
+async def test_twenty_at_once_spread_evenly_over_two(stage: Stage) -> None:
+    engines = await stage.backends(2, ttft_s=0.2)
+    proxy = await stage.proxy(*engines)
+    asked = [asyncio.ensure_future(stage.ask(proxy, WHOLE)) for _ in range(20)]
+    await until(lambda: sum(engine.received for engine in engines) == 20, "all twenty")
+    assert [engine.received for engine in engines] == [10, 10]
+    assert [backend.load.in_flight for backend in proxy.pool().backends] == [10, 10]
+    assert proxy.metric("llmproxy_in_flight") == 20
+    for answer in await asyncio.gather(*asked):
+        assert answer.status == 200
+
+
+async def test_weights_are_shares(stage: Stage) -> None:
+    engines = await stage.backends(2, ttft_s=0.3)
+    proxy = await stage.proxy({"url": engines[0].url, "weight": 3}, {"url": engines[1].url, "weight": 1})
+    asked = [asyncio.ensure_future(stage.ask(proxy, WHOLE)) for _ in range(20)]
+    await until(lambda: sum(engine.received for engine in engines) == 20, "all twenty")
+    assert [engine.received for engine in engines] == [15, 5]
+    await asyncio.gather(*asked)
+
+
+def _arrived(proxy: Proxy, engines: list[Emulator]) -> int:
+    return sum(engine.received for engine in engines) + int(proxy.pool().queue.waiting)
+
+
+async def test_when_all_are_full_the_first_to_come_is_the_first_to_go(stage: Stage) -> None:
+    engines = await stage.backends(2, ttft_s=0.02)
+    proxy = await stage.proxy(*engines, each={"max_concurrency": 2})
+    asked = []
+    for number in range(12):
+        client = await stage.client(proxy)
+        await client.send("POST", CHAT, WHOLE, [("X-Request-Id", f"q{number}")])
+        await until(lambda n=number: _arrived(proxy, engines) > n, "its arrival")
+        assert max(backend.load.in_flight for backend in proxy.pool().backends) <= 2
+        asked.append(asyncio.ensure_future(client.answer()))
+    for answer in await asyncio.gather(*asked):
+        assert answer.status == 200
+    for engine in engines:
+        order = [int(id[1:]) for id in engine.state()["received_ids"]]
+        assert order == sorted(order)
+    waited = [line["queue_ms"] for line in await proxy.log() if line["queue_ms"]]
+    assert 4 <= len(waited) <= 8
+    assert proxy.metric("llmproxy_queue_seconds_count") == len(waited)
+
+
+async def test_a_full_queue_is_said_at_once(stage: Stage) -> None:
+    engine = await stage.backend(ttft_s=60.0)
+    proxy = await stage.proxy(engine, each={"max_concurrency": 1}, pool={"queue": {"max": 1, "wait": "60s"}})
+    clients = [await stage.client(proxy) for _ in range(2)]
+    for client in clients:
+        await client.send("POST", CHAT, WHOLE)
+    await until(lambda: engine.in_flight == 1 and proxy.pool().queue.waiting == 1, "a full queue")
+    assert proxy.metric("llmproxy_queue_waiting") == 1
+    answer = await stage.ask(proxy, WHOLE, id="shed")
+    assert (answer.status, answer.header("x-llmproxy-error")) == (503, "queue_full")
+    assert int(answer.header("retry-after") or 0) >= 1
+    assert (await proxy.record("shed"))["backend"] == "none"
+    assert proxy.metric("llmproxy_shed_total", reason="queue_full") == 1
+
+
+async def test_the_wait_is_bounded(stage: Stage) -> None:
+    engine = await stage.backend(ttft_s=60.0)
+    proxy = await stage.proxy(engine, each={"max_concurrency": 1}, pool={"queue": {"wait": "150ms"}})
+    client = await stage.client(proxy)
+    await client.send("POST", CHAT, WHOLE)
+    await until(lambda: engine.in_flight == 1, "a full backend")
+    answer = await stage.ask(proxy, WHOLE, id="late")
+    assert (answer.status, answer.header("x-llmproxy-error")) == (503, "queue_timeout")
+    assert answer.header("retry-after")
+    record = await proxy.record("late")
+    assert record["queue_ms"] >= 140
+    assert proxy.metric("llmproxy_shed_total", reason="queue_timeout") == 1
+
+
+async def test_who_waits_when_the_last_backend_dies_is_told(stage: Stage) -> None:
+    engine = await stage.backend(ttft_s=60.0)
+    proxy = await stage.proxy(engine, each={"max_concurrency": 1}, pool=QUICK)
+    client = await stage.client(proxy)
+    await client.send("POST", CHAT, WHOLE)
+    await until(lambda: engine.in_flight == 1, "a full backend")
+    waiting = asyncio.ensure_future(stage.ask(proxy, WHOLE))
+    await until(lambda: proxy.pool().queue.waiting == 1, "a queue")
+    proxy.pool().health.drain(proxy.backend("b1"), 0.0)
+    answer = await waiting
+    assert (answer.status, answer.header("x-llmproxy-error")) == (503, "no_backend_available")
