@@ -12,10 +12,10 @@ from setuptools import Extension, setup
 HOT = {
     "llmproxy/core": "backend board lease outcome pool request step",
     "llmproxy/wire": "answer_head connections deadlines downstream fields inbound relay upstream",
-    "llmproxy/pipeline": "account answer exchange handler ids links readers room routes tries upload",
+    "llmproxy/pipeline": "account answer exchange handler ids links readers room routes snapshot terms tries upload",
     "llmproxy/policy/health": "breaker registry slow_start window",
     "llmproxy/policy/routing": "least_connections round_robin",
-    "llmproxy/telemetry": "metrics",
+    "llmproxy/telemetry": "line metrics writer",
 }
 """What runs for every request, or every piece of an answer."""
 

@@ -88,7 +88,7 @@ class App:
         await self._registrar.prepare(self.config.pools)
         self._set_pools(self.config)
         self.handler = Handler(
-            Snapshot.build(self.config, self.pools),
+            Snapshot(self.config, self.pools),
             loop=loop,
             clock=self._clock,
             deadlines=self._deadlines,
@@ -179,7 +179,7 @@ class App:
         gone = self.pools.keys() - config.pools.keys()
         self._set_pools(config)
         self.config = config
-        self.handler.snapshot = Snapshot.build(config, self.pools)
+        self.handler.snapshot = Snapshot(config, self.pools)
         self.listener.configure(_connection_settings(config))
         self.listener.max_connections = config.server.limits.connections
         for name in gone:
@@ -220,7 +220,7 @@ class App:
                 queue=FifoQueue[Signal[None]](settings.queue.max, settings.queue.wait),
             )
         if pool.settings.policy != settings.policy:
-            pool.routing = build_policy(settings.policy.name, settings.policy.options, self._rng)
+            pool.set_routing(build_policy(settings.policy.name, settings.policy.options, self._rng))
         pool.settings = settings
         self._health[name].configure(_health_settings(settings), now)
         self._budgets[name].configure(settings.retry.budget, settings.retry.budget_floor)

@@ -30,12 +30,17 @@ class Pool(Generic[S]):
     ) -> None:
         self.name = name
         self.settings = settings
-        self.routing = routing
+        self.set_routing(routing)
         self.health = health
         self.retries = retries
         self.queue = queue
         self.backends: tuple[Backend, ...] = ()
         self.bounded = False
+
+    def set_routing(self, routing: RoutingPolicy) -> None:
+        """Choose differently from now on. A policy that says `learns = False` is not told what became of requests."""
+        self.routing = routing
+        self.learns = getattr(routing, "learns", True)
 
     def set_members(self, backends: Sequence[Backend], now: float) -> None:
         """Swap the membership (the registrar's call). Leavers drain; the routing policy forgets them."""

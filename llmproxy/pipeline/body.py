@@ -28,6 +28,9 @@ class Usage(msgspec.Struct, gc=False):
     input_tokens: int | None = None
     output_tokens: int | None = None
     prompt_tokens_details: Any = None
+    input_tokens_details: Any = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
 
 
 _DECODE: Final = msgspec.json.Decoder(Body).decode

@@ -52,6 +52,7 @@ class Exchange:
         "backend",
         "body",
         "causes",
+        "chosen_at",
         "connection",
         "deadline_passed",
         "ended_at",
@@ -116,11 +117,16 @@ class Exchange:
         self.outcome = Outcome.ABANDONED
         self.answered = False
         self.queue_s = 0.0
+        self.chosen_at = 0.0
         self.sent_at = 0.0
         self.first_at = 0.0
         self.ended_at = 0.0
 
     # -- from the wire ---------------------------------------------------------------------------------------------
+
+    def ended(self, failure: BaseException | None) -> None:
+        """The story is over."""
+        self.handler.ended(self, failure)
 
     def abandon(self) -> None:
         """The client left."""
@@ -148,7 +154,7 @@ class Exchange:
         if self.relay is not None:
             self.relay.flow(paused)
         if not paused and self.target is not None:
-            self.arm(self.handler.clock(), self.target.pool.settings.timeouts.between_bytes)
+            self.arm(self.handler.clock(), self.target.terms.between_bytes_s)
 
     # -- from the relay and the reader -----------------------------------------------------------------------------
 
@@ -178,9 +184,9 @@ class Exchange:
     def first(self, now: float) -> None:
         """The first piece of the body that counts."""
         self.first_at = now
-        backend, view = self.backend, self.view
-        if backend is not None and view is not None and self.target is not None:
-            self.target.pool.routing.observe(Moment.FIRST_TOKEN, backend, view, now)
+        backend, view, target = self.backend, self.view, self.target
+        if target is not None and target.pool.learns and backend is not None and view is not None:
+            target.pool.routing.observe(Moment.FIRST_TOKEN, backend, view, now)
 
     def stream_error(self) -> bytes:
         """The event that ends a stream in place of an engine's abort."""
@@ -195,7 +201,7 @@ class Exchange:
         asked = isinstance(options, dict) and bool(options.get("include_usage"))
         return (
             self.target is not None
-            and self.target.pool.settings.inject_usage
+            and self.target.terms.inject_usage
             and self.body.stream is True
             and not asked
             and self.route.path in _ENDS_WITH_DONE
@@ -217,12 +223,12 @@ class Exchange:
         elif self.model is None and self.body.model is not None:
             raise BadRequest("model must be a string", code="invalid_model", param="model")
 
-    def resolve(self) -> None:
+    def resolve(self) -> Target:
         """Model -> pool, and the body as that pool's engines are to see it. Raises `ProxyError`."""
         request, connection = self.request, self.connection
         target = self.target = self.snapshot.target(self.route, self.model)
         self.series = self.handler.metrics.series(target.pool.name, self.model)
-        total_s = target.pool.settings.timeouts.total
+        total_s = target.terms.total_s
         if total_s:
             self.total_at = request.arrived + total_s
             connection.deadline = self.total_at
@@ -240,6 +246,7 @@ class Exchange:
             arrived=request.arrived,
             field=self.find_field,
         )
+        return target
 
     @property
     def client_ip(self) -> str:
@@ -270,8 +277,7 @@ class Exchange:
             path = wire_path(request.raw_path)
             if b"?" in request.target:
                 path = b"%b?%b" % (path, request.query)
-        key = target.pool.settings.upstream_key
-        authorization = b"Bearer " + key.encode() if key else request.authorization
+        authorization = target.terms.authorization or request.authorization
         peer, proto, host = connection.peer_ip.encode(), None, None
         if self.snapshot.networks and self.snapshot.is_trusted(connection.peer_ip):
             proto, host = request.forwarded_proto, request.forwarded_host
@@ -334,14 +340,13 @@ class Exchange:
             connection_line = b"Connection: close\r\n"
         elif not request.minor:
             connection_line = b"Connection: keep-alive\r\n"
-        config = self.snapshot.config.server
         whole_head = b"%b%bX-Request-Id: %b\r\n%b%b%b%b%b\r\n" % (
             status_line(status),
             head.lines,
             self.id,
-            link.id_line if config.reveal_backend else b"",
+            link.id_line if self.snapshot.bounds.reveal_backend else b"",
             b"" if head.via else b"Via: 1.1 llmproxy\r\n",
-            self.handler.cors(self.snapshot, request),
+            self.handler.cors(self.snapshot, request) if self.snapshot.bounds.has_cors else b"",
             length,
             connection_line,
         )
@@ -403,18 +408,18 @@ class Exchange:
 
     def _answer_expired(self, now: float, relay: Relay, total: bool) -> None:
         assert self.target is not None
-        timeouts = self.target.pool.settings.timeouts
+        terms = self.target.terms
         reader = self.reader
         last_at = reader.last_at if reader is not None else 0.0
         if total:
             outcome = Outcome.DEADLINE
         elif self.connection.write_paused:
             # The silence is ours: the client does not read, so the engine is not being read either.
-            self.arm(now, timeouts.between_bytes)
+            self.arm(now, terms.between_bytes_s)
             return
         elif last_at:
-            if not timeouts.between_bytes or now < last_at + timeouts.between_bytes:
-                self.arm(last_at, timeouts.between_bytes)
+            if not terms.between_bytes_s or now < last_at + terms.between_bytes_s:
+                self.arm(last_at, terms.between_bytes_s)
                 return
             outcome = Outcome.STALLED
         elif self._commits_early(now, relay):
@@ -427,14 +432,14 @@ class Exchange:
     def _commits_early(self, now: float, relay: Relay) -> bool:
         """`commit_after`: let the head go although no body has come, for intermediaries with idle timeouts."""
         assert self.target is not None
-        timeouts = self.target.pool.settings.timeouts
-        first_byte_at = self.sent_at + timeouts.first_byte if timeouts.first_byte else NEVER
+        terms = self.target.terms
+        first_byte_at = self.sent_at + terms.first_byte_s if terms.first_byte_s else NEVER
         if now >= first_byte_at:
             return False
-        if self.reader is not None and not self.answered and timeouts.commit_after:
+        if self.reader is not None and not self.answered and terms.commit_after_s:
             self.connection.deadline = min(first_byte_at, self.total_at)
             relay.ready.set(None)
         else:
             # The head has not come yet either; look again.
-            self.connection.deadline = min(now + timeouts.commit_after, first_byte_at, self.total_at)
+            self.connection.deadline = min(now + terms.commit_after_s, first_byte_at, self.total_at)
         return True

@@ -20,7 +20,7 @@ from llmproxy.pipeline.local import LocalAnswers
 from llmproxy.pipeline.response_ids import ResponseIds, id_in_path
 from llmproxy.pipeline.room import Room
 from llmproxy.pipeline.routes import Dialect, Local, Route
-from llmproxy.pipeline.snapshot import ServingPool, Snapshot
+from llmproxy.pipeline.snapshot import ServingPool, Snapshot, Target
 from llmproxy.pipeline.tries import Tries
 from llmproxy.pipeline.upload import Upload
 from llmproxy.telemetry.metrics import Metrics
@@ -30,39 +30,36 @@ from llmproxy.wire.deadlines import Deadlines
 from llmproxy.wire.downstream import Downstream
 from llmproxy.wire.inbound import InboundRequest
 from llmproxy.wire.relay import Relay
+from llmproxy.wire.upstream import UpstreamConnection
 
 log = logging.getLogger("llmproxy")
+
+LABELS = {outcome: outcome.value for outcome in Outcome}
 
 
 async def serve(x: Exchange) -> None:
     """The whole story of a request that goes to a backend."""
     try:
         x.classify()
-        x.resolve()
-        await try_backends(x)
+        target = x.resolve()
+        pool = target.pool
+        room = x.handler.room(pool)
+        tries = Tries(x, target)
+        pool.retries.request_started()
+        try:
+            while True:
+                backend = x.handler.choose(x, pool, room, tries.tried, in_turn=False)
+                if backend is None:
+                    backend = await wait_for_room(x, pool, room, tries)
+                with Lease(backend, room.freed):
+                    again = await attempt(x, target, backend, tries)
+                if not again:
+                    return
+        finally:
+            tries.close()
+            pool.retries.request_ended()
     except ProxyError as error:
         x.refuse(error)
-
-
-async def try_backends(x: Exchange) -> None:
-    """Attempt after attempt, until an answer is passed on or nothing more may be tried. Raises `ProxyError`."""
-    assert x.target is not None
-    pool = x.target.pool
-    room = x.handler.room(pool)
-    tries = Tries(x)
-    pool.retries.request_started()
-    try:
-        while True:
-            backend = x.handler.choose(x, pool, room, tries.tried, in_turn=False)
-            if backend is None:
-                backend = await wait_for_room(x, pool, room, tries)
-            with Lease(backend, room.freed):
-                again = await attempt(x, pool, backend, tries)
-            if not again:
-                return
-    finally:
-        tries.close()
-        pool.retries.request_ended()
 
 
 async def wait_for_room(x: Exchange, pool: ServingPool, room: Room, tries: Tries) -> Backend:
@@ -82,41 +79,42 @@ async def wait_for_room(x: Exchange, pool: ServingPool, room: Room, tries: Tries
         x.phase = Phase.STARTING
 
 
-async def attempt(x: Exchange, pool: ServingPool, backend: Backend, tries: Tries) -> bool:
+async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -> bool:
     """Send the request to `backend` and pass its answer on. True when it is to be tried again elsewhere.
     Raises `ProxyError` when it failed for good. The backend's health hears of it on every path."""
-    handler = x.handler
-    clock = handler.clock
+    handler, pool, terms = x.handler, target.pool, target.terms
     x.backend = backend
     x.attempts += 1
-    assert x.view is not None
-    trial = pool.health.chosen(backend, clock())
+    trial = pool.health.chosen(backend, x.chosen_at)
     outcome = verdict = Outcome.ABANDONED
     relay: Relay | None = None
     try:
-        link = x.link = handler.links.of(backend, pool.settings.timeouts.connect, pool.settings.timeouts.keepalive)
-        try:
-            relay = await send(x, pool, link, tries)
-        except UpstreamLost as lost:
-            outcome = verdict = lost.outcome
-            if tries.again(outcome, reused=False) is not None:
-                return True
-            raise tries.failure(outcome) from None
+        link = x.link = handler.links.of(backend, terms.connect_s, terms.keepalive_s)
+        connection = None if tries.fresh else link.connections.take()
+        if connection is None:
+            try:
+                connection = await connect(x, link)
+            except UpstreamLost as lost:
+                outcome = verdict = lost.outcome
+                if tries.again(outcome, reused=False) is not None:
+                    return True
+                raise tries.failure(outcome) from None
+        relay = send(x, target, link, connection)
         lost_by = await relay.ready
         outcome = verdict = tries.judge(relay, lost_by)
         if outcome is not Outcome.OK:
-            again = tries.again(outcome, reused=relay.connection.reused and not relay.connection.head_done)
+            again = tries.again(outcome, reused=connection.reused and not connection.head_done)
             if again is not None:
                 verdict = again
                 return True
             if not tries.may_pass_on(relay, lost_by):
                 raise tries.failure(outcome)
         x.phase = Phase.RELAYING
-        if not x.first_at:
-            x.first_at = clock()
         x.commit(relay)
         if relay.ended is not None:
-            x.arm(x.first_at, pool.settings.timeouts.between_bytes)
+            x.arm(handler.clock(), terms.between_bytes_s)
+            # Until it has ended, leaving is all that can happen to it.
+            outcome = verdict = Outcome.ABANDONED
             ended = await relay.ended
             outcome = verdict = tries.judge_end(relay, ended)
             if ended is not Outcome.OK:
@@ -126,47 +124,49 @@ async def attempt(x: Exchange, pool: ServingPool, backend: Backend, tries: Tries
         x.outcome = outcome
         if relay is not None:
             relay.abort()
-        now = clock()
-        pool.health.observe(backend, verdict, now, trial=trial)
-        pool.routing.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, x.view, now)
-        handler.metrics.attempts[pool.name, backend.id, outcome.value] += 1
+        now = handler.clock()
+        pool.health.observe(backend, verdict, now, trial=trial, retry_after_s=tries.retry_after_s)
+        if pool.learns and x.view is not None:
+            pool.routing.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, x.view, now)
+        handler.metrics.attempts[pool.name, backend.id, LABELS[outcome]] += 1
 
 
-async def send(x: Exchange, pool: ServingPool, link: Link, tries: Tries) -> Relay:
-    """Get a connection and put the request on it. Raises `UpstreamLost`."""
-    handler, connections = x.handler, link.connections
-    connection = None if tries.fresh else connections.take()
-    if connection is None:
-        x.phase = Phase.CONNECTING
-        connecting = connections.connect()
-        x.waiting = connecting.signal
-        try:
-            connection = await connecting.signal
-        except BaseException:
-            connecting.cancel()
-            raise
-        finally:
-            x.waiting = None
-    else:
-        handler.reused += 1
-    timeouts = pool.settings.timeouts
+async def connect(x: Exchange, link: Link) -> UpstreamConnection:
+    """Open a connection. Raises `UpstreamLost`."""
+    x.phase = Phase.CONNECTING
+    connecting = link.connections.connect()
+    x.waiting = connecting.signal
+    try:
+        return await connecting.signal
+    except BaseException:
+        connecting.cancel()
+        raise
+    finally:
+        x.waiting = None
+
+
+def send(x: Exchange, target: Target, link: Link, connection: UpstreamConnection) -> Relay:
+    """Put the request on a connection; the relay is ready when there is something of an answer to decide about."""
+    handler, request = x.handler, x.request
     relay = x.relay = Relay(x, connection)
     x.reader = x.answer_head = None
     now = x.sent_at = handler.clock()
+    if connection.reused:
+        handler.reused += 1
     if x.attempts == 1:
-        handler.metrics.overhead.observe(now - x.request.arrived - x.queue_s)
+        handler.metrics.overhead.observe(now - request.arrived - x.queue_s)
     head = x.head_for(link)
-    if x.request.streamed:
+    bodyless = request.method == b"HEAD"
+    if request.streamed:
         x.phase = Phase.UPLOADING
-        connection.send(relay, head, b"", bodyless=x.request.method == b"HEAD", whole=False)
+        connection.send(relay, head, b"", bodyless=bodyless, whole=False)
         Upload(x, relay).start()
     else:
         x.phase = Phase.ANSWER
-        x.arm(now, min(timeouts.commit_after or timeouts.first_byte, timeouts.first_byte or timeouts.commit_after))
-        connection.send(relay, head, x.payload, bodyless=x.request.method == b"HEAD")
-    assert x.backend is not None
-    assert x.view is not None
-    pool.routing.observe(Moment.SENT, x.backend, x.view, now)
+        x.arm(now, target.terms.answer_s)
+        connection.send(relay, head, x.payload, bodyless=bodyless)
+    if target.pool.learns and x.backend is not None and x.view is not None:
+        target.pool.routing.observe(Moment.SENT, x.backend, x.view, now)
     return relay
 
 
@@ -208,25 +208,27 @@ class Handler:
         snapshot = self.snapshot
         if request.request_id is not None and not fields.is_sane_request_id(request.request_id):
             request.request_id = None
-        limits = snapshot.config.server.limits
-        if is_preflight(request):
+        bounds = snapshot.bounds
+        method = request.method
+        if method == b"OPTIONS" and is_preflight(request):
             request.tag = Route(b"/", has_model=False, local=Local.HEALTH)
-            return limits.body
-        if request.method == b"CONNECT":
+            return bounds.body_max_bytes
+        if method == b"CONNECT":
             raise BadRequest("CONNECT is not served here", code="method_not_allowed", status=405)
         route = request.tag = snapshot.routes.match(request.raw_path)
         if request.upgrade == b"websocket":
             raise BadRequest("WebSocket is not supported", code="upgrade_not_supported", status=501)
-        if request.content_type[:10].lower() == b"multipart/":
+        content_type = request.content_type
+        if content_type[:1] in b"mM" and content_type[:10].lower() == b"multipart/":
             known = request.content_length
-            return limits.multipart if known is not None and known <= limits.multipart else -1
-        if route.json or b"json" in request.content_type or not (request.content_length or request.chunked):
-            return limits.body
+            return bounds.multipart_max_bytes if known is not None and known <= bounds.multipart_max_bytes else -1
+        if route.json or b"json" in content_type or not (request.content_length or request.chunked):
+            return bounds.body_max_bytes
         return -1
 
     def reserve(self, size: int) -> bool:
         buffered = self.buffered + size
-        if buffered > self.snapshot.config.server.limits.buffered:
+        if buffered > self.snapshot.bounds.buffered_max_bytes:
             return False
         self.buffered = buffered
         return True
@@ -241,7 +243,7 @@ class Handler:
         self.exchanges += 1
         if x.route.local is not None:
             return self._begin_local(x)
-        x.steps = steps = Steps(serve(x), x_ended(x))
+        x.steps = steps = Steps(serve(x), x.ended)
         steps.resume()
         return None if steps.ended else x
 
@@ -260,8 +262,7 @@ class Handler:
 
     def cors(self, snapshot: Snapshot, request: InboundRequest) -> bytes:
         """CORS header lines for an answer."""
-        cors = snapshot.config.server.cors
-        return cors_lines(cors, request) if cors.origins else b""
+        return cors_lines(snapshot.config.server.cors, request) if snapshot.bounds.has_cors else b""
 
     def room(self, pool: ServingPool) -> Room:
         """Where requests for `pool` wait for a place."""
@@ -274,7 +275,7 @@ class Handler:
         self, x: Exchange, pool: ServingPool, room: Room, tried: list[Backend], *, in_turn: bool
     ) -> Backend | None:
         """A backend for the next attempt; None when all are full, or others wait already. Raises `Unavailable`."""
-        now = self.clock()
+        now = x.chosen_at = self.clock()
         candidates = pool.health.candidates(now)
         if x.route.responses and (maker := self._maker(x)) is not None and maker in pool.backends:
             candidates = [backend for backend in candidates if backend is maker]
@@ -290,6 +291,22 @@ class Handler:
                 return None
         assert x.view is not None
         return pool.routing.pick(candidates, x.view, now)
+
+    def ended(self, x: Exchange, failure: BaseException | None) -> None:
+        """The story is over, however it ended: tell of it, and let the connection go on."""
+        x.phase = Phase.OVER
+        if failure is not None:
+            log.error("request %s failed inside the proxy", x.id.decode(), exc_info=failure)
+            x.refuse(UpstreamFailed("the proxy failed on this request", status=500, code="internal_error", close=True))
+        reader = x.reader
+        if reader is not None and reader.response_id is not None and x.backend is not None:
+            self.response_ids.remember(reader.response_id, x.backend)
+        x.drop_payload()
+        self._account.ended(x, self.clock())
+        # The client's connection is closed already when it was the client who left.
+        x.connection.finish(x.request, x.keeps_alive)
+        # Without reference cycles a request's memory is free, and warm in the cache, for the next one.
+        x.relay = x.reader = x.steps = x.view = None
 
     def _maker(self, x: Exchange) -> Backend | None:
         """The backend that made the response this request is about."""
@@ -308,24 +325,3 @@ class Handler:
         self._account.ended(x, self.clock())
         connection.finish(request, x.keeps_alive)
         return None
-
-
-def x_ended(x: Exchange) -> Callable[[BaseException | None], None]:
-    """What happens when the story is over, however it ended."""
-
-    def ended(failure: BaseException | None) -> None:
-        handler = x.handler
-        x.phase = Phase.OVER
-        if failure is not None:
-            log.error("request %s failed inside the proxy", x.id.decode(), exc_info=failure)
-            x.refuse(UpstreamFailed("the proxy failed on this request", status=500, code="internal_error", close=True))
-        if x.reader is not None and x.reader.response_id is not None and x.backend is not None:
-            handler.response_ids.remember(x.reader.response_id, x.backend)
-        x.drop_payload()
-        handler._account.ended(x, handler.clock())
-        # The client's connection is closed already when it was the client who left.
-        x.connection.finish(x.request, x.keeps_alive)
-        # Without reference cycles a request's memory is free, and warm in the cache, for the next one.
-        x.relay = x.reader = x.steps = x.view = None
-
-    return ended

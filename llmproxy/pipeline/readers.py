@@ -15,6 +15,8 @@ HELD_MAX_BYTES: Final = 1 << 20
 EVENT_MAX_BYTES: Final = 1 << 20
 
 _ABORT: Final = re.compile(rb'"finish_reason"\s*:\s*"abort"')
+_MESSAGE_ABORT: Final = re.compile(rb'"type"\s*:\s*"message_delta".*"stop_reason"\s*:\s*null', re.DOTALL)
+"""A message that ends for no reason: what vLLM makes of an abort in Anthropic's dialect, which has no word for it."""
 _ERROR_EVENT: Final = re.compile(rb'data:\s*\{\s*"(?:error"|type"\s*:\s*"error")')
 _CODE_4XX: Final = re.compile(rb'"code"\s*:\s*"?4[0-9][0-9]\b')
 _RESPONSE_ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[^"\\]{1,200})"')
@@ -22,6 +24,8 @@ _RESPONSE_ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[^"\\]{1,200})"')
 
 class _Whole(msgspec.Struct, gc=False):
     usage: Usage | None = None
+    type: Any = None
+    stop_reason: Any = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -56,14 +60,19 @@ class Tokens:
         """Keep the latest counts; later ones are larger."""
         prompt = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
         completion = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
+        cached: Any = usage.cache_read_input_tokens
+        if cached is not None and prompt is not None:
+            # Anthropic's input_tokens are those that no cache had.
+            prompt += cached + (usage.cache_creation_input_tokens or 0)
+        for details in (usage.prompt_tokens_details, usage.input_tokens_details):
+            if isinstance(details, dict):
+                cached = details.get("cached_tokens")
         if prompt is not None:
             self.prompt = prompt
         if completion is not None:
             self.completion = completion
-        if isinstance(usage.prompt_tokens_details, dict):
-            cached = usage.prompt_tokens_details.get("cached_tokens")
-            if isinstance(cached, int):
-                self.cached = cached
+        if isinstance(cached, int):
+            self.cached = cached
 
 
 class AnswerReader:
@@ -144,11 +153,13 @@ class WholeReader(AnswerReader):
         if self.wants_response_id:
             self._look_for_id(body)
         try:
-            usage = _DECODE_WHOLE(body).usage
+            whole = _DECODE_WHOLE(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            usage = None
-        if usage is not None:
-            self.tokens.take(usage)
+            return PASS
+        if whole.usage is not None:
+            self.tokens.take(whole.usage)
+        if whole.type == "message" and whole.stop_reason is None:
+            self.failure = Outcome.ENGINE_ABORT
         return PASS
 
 
@@ -252,10 +263,14 @@ class EventReader(AnswerReader):
             self._look_for_id(event)
         if b'"usage"' in event and self._take_usage(event) and self.drop_usage:
             return b""
-        failed = (b"abort" in event and _ABORT.search(event)) or (
-            b"error" in event
-            and (_ERROR_EVENT.search(event) or event.startswith(b"event: error"))
-            and not _CODE_4XX.search(event)
+        failed = (
+            (b"abort" in event and _ABORT.search(event))
+            or (b"message_delta" in event and _MESSAGE_ABORT.search(event))
+            or (
+                b"error" in event
+                and (_ERROR_EVENT.search(event) or event.startswith(b"event: error"))
+                and not _CODE_4XX.search(event)
+            )
         )
         if not failed:
             return event

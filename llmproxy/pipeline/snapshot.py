@@ -2,60 +2,51 @@
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.core.errors import BadRequest, NotFound
 from llmproxy.core.pool import Pool
 from llmproxy.pipeline.routes import Route, RouteTable
+from llmproxy.pipeline.terms import Bounds, Terms
 
 _ADDRESS_MAX = 64
 ServingPool = Pool[PoolConfig]
 
 
-@dataclass(frozen=True, slots=True)
 class Target:
     """Where a model's requests go, and under which name."""
 
-    pool: ServingPool
-    rewrite: str | None = None
-    label: str | None = None
-    """The model's name in metrics: only configured names become labels as they are."""
+    __slots__ = ("pool", "rewrite", "terms")
+
+    def __init__(self, pool: ServingPool, rewrite: str | None = None) -> None:
+        self.pool = pool
+        self.rewrite = rewrite
+        self.terms = Terms(pool.settings)
 
 
-@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The configuration as requests see it."""
+    """The configuration as requests see it. `only` is every model's target when there is one pool and no `models:`."""
 
-    config: Config
-    pools: Mapping[str, ServingPool]
-    models: Mapping[str, Target]
-    routes: RouteTable
-    only: Target | None
-    """Every model's target when there is one pool and no `models:`."""
-    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
-    _trusted: dict[str, bool] = field(default_factory=dict)
+    __slots__ = ("_trusted", "bounds", "by_pool", "config", "models", "networks", "only", "pools", "routes")
 
-    @classmethod
-    def build(cls, config: Config, pools: Mapping[str, ServingPool]) -> "Snapshot":
-        models = {
-            name: Target(pools[model.pool], model.rewrite if model.rewrite != name else None, name)
+    def __init__(self, config: Config, pools: Mapping[str, ServingPool]) -> None:
+        self.config = config
+        self.pools = pools
+        self.bounds = Bounds(config.server)
+        self.by_pool = {name: Target(pool) for name, pool in pools.items()}
+        self.models = {
+            name: Target(pools[model.pool], model.rewrite if model.rewrite != name else None)
             for name, model in config.models.items()
         }
-        only = Target(next(iter(pools.values()))) if len(pools) == 1 and not models else None
-        return cls(
-            config=config,
-            pools=pools,
-            models=models,
-            routes=RouteTable(config.server.allow_routes, {route.path: route.pool for route in config.routes}),
-            only=only,
-            networks=tuple(ipaddress.ip_network(item, strict=False) for item in config.server.trusted_proxies),
-        )
+        self.only = next(iter(self.by_pool.values())) if len(pools) == 1 and not self.models else None
+        self.routes = RouteTable(config.server.allow_routes, {route.path: route.pool for route in config.routes})
+        self.networks = tuple(ipaddress.ip_network(item, strict=False) for item in config.server.trusted_proxies)
+        self._trusted: dict[str, bool] = {}
 
     def target(self, route: Route, model: str | None) -> Target:
         """The pool for a request. Raises `NotFound` for an unknown model and `BadRequest` for a missing one."""
         if route.pool is not None:
-            return Target(self.pools[route.pool])
+            return self.by_pool[route.pool]
         if self.only is not None:
             return self.only
         if model is not None:
@@ -64,7 +55,7 @@ class Snapshot:
                 raise NotFound(f"The model `{model[:200]}` does not exist.", code="model_not_found", param="model")
             return target
         if len(self.pools) == 1:
-            return Target(next(iter(self.pools.values())))
+            return next(iter(self.by_pool.values()))
         if route.has_model:
             raise BadRequest("you must provide a model parameter", code="missing_model", param="model")
         raise NotFound("this route needs a pool: add it under `routes:`", code="route_not_found")

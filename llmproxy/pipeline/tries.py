@@ -5,7 +5,8 @@ from llmproxy.core.errors import ProxyError, UpstreamFailed
 from llmproxy.core.outcome import Outcome
 from llmproxy.pipeline.exchange import Exchange
 from llmproxy.pipeline.readers import EventReader
-from llmproxy.policy.retry.rules import Ended, RetryState, Rules, Subject, Verdict, decide
+from llmproxy.pipeline.snapshot import Target
+from llmproxy.policy.retry.rules import Ended, RetryState, Subject, Verdict, decide
 from llmproxy.wire.relay import Relay
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
@@ -29,10 +30,12 @@ class Tries:
     """Bookkeeping of one request's attempts. `tried` are the backends not to ask again; `fresh` asks for a new
     connection, because a kept one turned out to be dead."""
 
-    __slots__ = ("_budget_spent", "_state", "_x", "fresh", "tried")
+    __slots__ = ("_budget_spent", "_state", "_target", "_x", "fresh", "retry_after_s", "tried")
 
-    def __init__(self, x: Exchange) -> None:
+    def __init__(self, x: Exchange, target: Target) -> None:
         self._x = x
+        self._target = target
+        self.retry_after_s: float | None = None
         self._state = _FIRST
         self._budget_spent = False
         self.tried: list[Backend] = []
@@ -41,11 +44,9 @@ class Tries:
     def again(self, outcome: Outcome, *, reused: bool) -> Outcome | None:
         """After a failed attempt: None when the request may not be tried again; otherwise what the attempt means for
         the backend's health. `reused`: it went over a kept connection on which nothing came back."""
-        x = self._x
-        assert x.target is not None
+        x, pool = self._x, self._target.pool
         assert x.backend is not None
         now = x.handler.clock()
-        settings = x.target.pool.settings.retry
         reader = x.reader
         seen_id = reader is not None and reader.response_id is not None
         subject = Subject(
@@ -55,13 +56,13 @@ class Tries:
         )
         sent = outcome not in (Outcome.REFUSED, Outcome.CONNECT_TIMEOUT)
         ended = Ended(outcome, x.answered, reused, now - x.sent_at if sent else 0.0)
-        decision = decide(self._state, ended, subject, Rules(settings.attempts, settings.after_crash), now)
+        decision = decide(self._state, ended, subject, self._target.terms.rules, now)
         self._state = decision.state
         self.close()
         if decision.verdict is Verdict.FAIL or not self._somewhere_else(decision.reason):
             return None
         if decision.verdict is Verdict.BUDGET:
-            if not x.target.pool.retries.try_spend():
+            if not pool.retries.try_spend():
                 return None
             self._budget_spent = True
         x.causes.append(outcome.value)
@@ -75,16 +76,14 @@ class Tries:
         """An attempt out of the budget is over."""
         if self._budget_spent:
             self._budget_spent = False
-            assert self._x.target is not None
-            self._x.target.pool.retries.give_back()
+            self._target.pool.retries.give_back()
 
     def _somewhere_else(self, reason: str) -> bool:
         """Whether there is a backend to try next."""
         x = self._x
         if reason == "stale_connection":
             return True
-        assert x.target is not None
-        candidates = x.target.pool.health.candidates(x.handler.clock())
+        candidates = self._target.pool.health.candidates(x.handler.clock())
         return any(backend is not x.backend and backend not in self.tried for backend in candidates)
 
     def judge(self, relay: Relay, lost_by: Outcome | None) -> Outcome:
@@ -95,6 +94,7 @@ class Tries:
         status = relay.connection.status
         head, reader = x.answer_head, x.reader
         if status == 429 or (status == 503 and head is not None and head.retry_after_s is not None):
+            self.retry_after_s = head.retry_after_s if head is not None else None
             return Outcome.BUSY
         if status in _SERVER_ERRORS:
             return Outcome.SERVER_ERROR

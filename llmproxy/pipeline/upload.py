@@ -47,7 +47,7 @@ class Upload:
         if last:
             self._x.phase = Phase.ANSWER if not self._x.answered else Phase.RELAYING
             assert self._x.target is not None
-            self._x.arm(self._x.handler.clock(), self._x.target.pool.settings.timeouts.first_byte)
+            self._x.arm(self._x.handler.clock(), self._x.target.terms.first_byte_s)
             return
         self._rearm()
         if connection.write_paused:

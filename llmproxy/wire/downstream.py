@@ -113,6 +113,7 @@ class Downstream(asyncio.Protocol):
         "_quiet_at",
         "_reading_paused",
         "_request",
+        "_stuck",
         "_unwritten",
         "_url",
         "_waiting",
@@ -144,6 +145,7 @@ class Downstream(asyncio.Protocol):
         self._reading_paused = False
         self._lingered = 0
         self._unwritten = 0
+        self._stuck: _Stuck | None = None
         # Per request being parsed.
         self._request: InboundRequest | None = None
         self._url = b""
@@ -174,6 +176,7 @@ class Downstream(asyncio.Protocol):
         self.write = _nowhere
         self._input_over = True
         self._hub.deadlines.discard(self)
+        self._forget_stuck()
         self._hub.closed(self)
         self._drop_body()
         for request in self._waiting:
@@ -213,13 +216,14 @@ class Downstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        self._unwritten = self.transport.get_write_buffer_size()
-        self.deadline = min(self.deadline, self._hub.clock() + self._hub.settings.write_s)
+        stuck = self._stuck = _Stuck(self, self._hub)
+        self._hub.deadlines.add(stuck)
         if self._exchange is not None:
             self._exchange.flow(True)
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._forget_stuck()
         if self._exchange is not None:
             self._exchange.flow(False)
         elif self._waiting:
@@ -371,7 +375,7 @@ class Downstream(asyncio.Protocol):
 
     def expired(self, now: float) -> None:
         """The deadline has passed (called by the sweep)."""
-        if self._write_paused or self.lingering:
+        if self.lingering:
             unwritten = self.transport.get_write_buffer_size()
             if 0 < unwritten < self._unwritten:
                 # Slow, but reading.
@@ -385,6 +389,9 @@ class Downstream(asyncio.Protocol):
             self._exchange.expired(now)
         elif self._in_message:
             self._refuse(BadRequest("the request did not arrive in time", code="request_timeout", status=408))
+        elif self._write_paused:
+            # Not idle: it has yet to take an answer that is written.
+            self.deadline = now + self._hub.settings.keepalive_s
         else:
             self.transport.close()
 
@@ -556,6 +563,11 @@ class Downstream(asyncio.Protocol):
             if self._lingered > LINGER_BYTES:
                 self.transport.abort()
 
+    def _forget_stuck(self) -> None:
+        stuck, self._stuck = self._stuck, None
+        if stuck is not None:
+            self._hub.deadlines.discard(stuck)
+
     def _pause_reading(self) -> None:
         if not self._reading_paused and not self.transport.is_closing():
             self._reading_paused = True
@@ -567,6 +579,28 @@ class Downstream(asyncio.Protocol):
             raise BadRequest("the request target is too long", code="uri_too_long", status=414)
         if _head_size(url, headers) > settings.header_bytes:
             raise _head_too_large()
+
+
+class _Stuck:
+    """Watches a client that has fallen behind, whatever else its connection waits for: it must take something within
+    each `write` timeout."""
+
+    __slots__ = ("_connection", "_hub", "_unwritten", "deadline")
+
+    def __init__(self, connection: Downstream, hub: Hub) -> None:
+        self._connection = connection
+        self._hub = hub
+        self._unwritten = connection.transport.get_write_buffer_size()
+        self.deadline = hub.clock() + hub.settings.write_s
+
+    def expired(self, now: float) -> None:
+        unwritten = self._connection.transport.get_write_buffer_size()
+        if unwritten < self._unwritten:
+            # Slow, but reading.
+            self._unwritten = unwritten
+            self.deadline = now + self._hub.settings.write_s
+        else:
+            self._connection.abort_exchange()
 
 
 class _Starting:

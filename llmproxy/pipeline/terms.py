@@ -1,0 +1,48 @@
+"""The configuration in the form that requests read it: plain attributes, looked up for every request."""
+
+from llmproxy.config.model import PoolConfig, ServerConfig
+from llmproxy.policy.retry.rules import Rules
+
+
+class Terms:
+    """A pool's terms for its requests. Times in seconds, 0 for no limit."""
+
+    __slots__ = (
+        "answer_s",
+        "authorization",
+        "between_bytes_s",
+        "commit_after_s",
+        "connect_s",
+        "first_byte_s",
+        "inject_usage",
+        "keepalive_s",
+        "rules",
+        "total_s",
+    )
+
+    def __init__(self, settings: PoolConfig) -> None:
+        timeouts = settings.timeouts
+        self.connect_s = timeouts.connect
+        self.first_byte_s = timeouts.first_byte
+        self.between_bytes_s = timeouts.between_bytes
+        self.total_s = timeouts.total
+        self.commit_after_s = timeouts.commit_after
+        self.keepalive_s = timeouts.keepalive
+        # When to look first at a request that waits for its answer.
+        self.answer_s = min(self.commit_after_s or self.first_byte_s, self.first_byte_s or self.commit_after_s)
+        self.authorization = b"Bearer " + settings.upstream_key.encode() if settings.upstream_key else None
+        self.inject_usage = settings.inject_usage
+        self.rules = Rules(settings.retry.attempts, settings.retry.after_crash)
+
+
+class Bounds:
+    """What the public port takes and says."""
+
+    __slots__ = ("body_max_bytes", "buffered_max_bytes", "has_cors", "multipart_max_bytes", "reveal_backend")
+
+    def __init__(self, server: ServerConfig) -> None:
+        self.body_max_bytes = server.limits.body
+        self.multipart_max_bytes = server.limits.multipart
+        self.buffered_max_bytes = server.limits.buffered
+        self.has_cors = bool(server.cors.origins)
+        self.reveal_backend = server.reveal_backend
