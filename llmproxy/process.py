@@ -16,7 +16,7 @@ import uvloop
 from llmproxy.app import App
 from llmproxy.config.loader import load
 from llmproxy.config.model import Config
-from llmproxy.config.problem import ConfigError
+from llmproxy.config.problem import ConfigError, Problem
 from llmproxy.control.file_watch import FileWatch
 from llmproxy.emulator import Emulator, EmulatorOptions
 from llmproxy.policies import check_policy
@@ -31,13 +31,20 @@ DEMO_MODEL = "demo-model"
 def serve_file(path: Path) -> int:
     """Run the proxy from a configuration file until a signal ends it. Returns the exit status."""
     watch = FileWatch([path])
+    warnings: list[Problem] = []
     try:
-        config = load(path, check_policy=check_policy)
+        config = load(path, check_policy=check_policy, on_warning=warnings.append)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
     configure(config.logging.level)
-    app = App(config, load=lambda: load(path, check_policy=check_policy), watch=watch)
+    for warning in warnings:
+        log.warning("%s", warning)
+
+    def reload() -> Config:
+        return load(path, check_policy=check_policy, on_warning=lambda problem: log.warning("%s", problem))
+
+    app = App(config, load=reload, watch=watch)
     return run(_serve(app, _announce))
 
 

@@ -5,14 +5,13 @@ an engine that restarts does not make its models disappear.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import aiohttp
 
 from llmproxy.config.model import PoolConfig
+from llmproxy.control.model_list import NoModelList, models_of
 from llmproxy.control.probe import ProbeClient
 from llmproxy.control.resolver import Resolver
 from llmproxy.core.backend import Backend, Status
@@ -23,7 +22,6 @@ LOOK_EVERY_S = 1.0
 ASK_AGAIN_S = 60.0
 RETRY_S = 5.0
 TIMEOUT_S = 5.0
-ANSWER_MAX_BYTES = 1 << 20
 
 _log = logging.getLogger("llmproxy.control.catalog")
 
@@ -82,36 +80,11 @@ class Catalog:
 
     async def _ask(self, client: ProbeClient, backend: Backend, key: str) -> None:
         self._due[backend] = self._clock() + RETRY_S
-        answer = _Answer()
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                if await client.get(backend.spec, key, "/v1/models", answer) != 200:
-                    return
-            found = _names(bytes(answer.body))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            found = await models_of(client, backend.spec, key, TIMEOUT_S)
+        except (NoModelList, aiohttp.ClientError, TimeoutError, OSError) as error:
             _log.debug("asking %s for its models failed: %s", backend.id, error)
             return
         self._served[backend] = found
         self._due[backend] = self._clock() + ASK_AGAIN_S
         self._on_names(found)
-
-
-class _Answer:
-    """Collects a body, up to `ANSWER_MAX_BYTES`."""
-
-    def __init__(self) -> None:
-        self.body = bytearray()
-
-    def feed(self, data: bytes) -> bool:
-        """True when it has had enough."""
-        self.body += data
-        return len(self.body) > ANSWER_MAX_BYTES
-
-
-def _names(body: bytes) -> tuple[str, ...]:
-    """The ids in an OpenAI model list. ValueError when it is none."""
-    answer: Any = json.loads(body)
-    cards = answer.get("data") if isinstance(answer, dict) else None
-    if not isinstance(cards, list):
-        raise ValueError("not a model list")
-    return tuple(card["id"] for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str))

@@ -388,8 +388,9 @@ class Exchange:
 
     @property
     def keeps_alive(self) -> bool:
-        """Whether the client's connection goes on after this answer."""
-        return self.request.keep_alive and not self.handler.draining
+        """Whether the client's connection goes on after this answer: not behind a body nobody has read."""
+        request = self.request
+        return request.keep_alive and not self.handler.draining and (request.complete or not request.streamed)
 
     def arm(self, now: float, phase_s: float) -> None:
         """Set the deadline for the phase that begins (0: none), never later than the total one."""

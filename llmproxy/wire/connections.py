@@ -51,12 +51,17 @@ class ConnectionPool:
         self._idle: list[UpstreamConnection] = []
         self._closed = False
         self.deadline = NEVER
-        self.open = 0
         self.connects = 0
+        self._open: set[UpstreamConnection] = set()
         deadlines.add(self)
 
     def __repr__(self) -> str:
         return f"<ConnectionPool open={self.open} idle={len(self._idle)}>"
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, idle or in use."""
+        return len(self._open)
 
     def take(self) -> UpstreamConnection | None:
         """A usable idle connection, or None."""
@@ -95,10 +100,10 @@ class ConnectionPool:
     # -- for connections and the sweep -----------------------------------------------------------------------------
 
     def opened(self, connection: UpstreamConnection) -> None:
-        self.open += 1
+        self._open.add(connection)
 
     def closed(self, connection: UpstreamConnection) -> None:
-        self.open -= 1
+        self._open.discard(connection)
         if connection.relay is None and connection in self._idle:
             self._idle.remove(connection)
 
@@ -127,18 +132,26 @@ class ConnectionPool:
         failure: OSError | None = None
         for host in hosts:
             try:
-                _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self),
-                    host,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._server_name if self._tls else None,
-                )
+                return await self._connect_one(host)
             except OSError as error:
                 failure = error
-            else:
-                return connection
         raise failure or OSError("the name has no address")
+
+    async def _connect_one(self, host: str) -> UpstreamConnection:
+        connection = UpstreamConnection(self)
+        try:
+            await self._loop.create_connection(
+                lambda: connection,
+                host,
+                self._port,
+                ssl=self._tls,
+                server_hostname=self._server_name if self._tls else None,
+            )
+        except BaseException:
+            # Given up in the middle, uvloop does not say that the connection is lost although it said that it was made.
+            self.closed(connection)
+            raise
+        return connection
 
 
 class Connecting:

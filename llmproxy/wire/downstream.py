@@ -6,6 +6,7 @@ destroyed by a reset), closed.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -19,7 +20,9 @@ from llmproxy.wire.inbound import FIELDS_MAX, InboundRequest
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LINGER_S = 2.0
-LINGER_BYTES = 1 << 20
+LINGER_BYTES = 1 << 26
+_LEFT = frozenset({7, 8})
+"""TCP's CLOSE (after a RST) and CLOSE_WAIT (after a FIN), as Linux numbers them."""
 PIPELINE_BYTES = 1 << 16
 PIPELINE_MAX = 1000
 
@@ -114,6 +117,7 @@ class Downstream(asyncio.Protocol):
         "_reading_paused",
         "_request",
         "_stuck",
+        "_unread",
         "_unwritten",
         "_url",
         "_waiting",
@@ -146,6 +150,7 @@ class Downstream(asyncio.Protocol):
         self._lingered = 0
         self._unwritten = 0
         self._stuck: _Stuck | None = None
+        self._unread: _Unread | None = None
         # Per request being parsed.
         self._request: InboundRequest | None = None
         self._url = b""
@@ -177,6 +182,7 @@ class Downstream(asyncio.Protocol):
         self._input_over = True
         self._hub.deadlines.discard(self)
         self._forget_stuck()
+        self._forget_unread()
         self._hub.closed(self)
         self._drop_body()
         for request in self._waiting:
@@ -336,6 +342,7 @@ class Downstream(asyncio.Protocol):
         """Go on reading."""
         if self._reading_paused:
             self._reading_paused = False
+            self._forget_unread()
             self.transport.resume_reading()
 
     def finish(self, request: InboundRequest, keep_alive: bool) -> None:
@@ -563,6 +570,11 @@ class Downstream(asyncio.Protocol):
             if self._lingered > LINGER_BYTES:
                 self.transport.abort()
 
+    def _forget_unread(self) -> None:
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            self._hub.deadlines.discard(unread)
+
     def _forget_stuck(self) -> None:
         stuck, self._stuck = self._stuck, None
         if stuck is not None:
@@ -572,6 +584,8 @@ class Downstream(asyncio.Protocol):
         if not self._reading_paused and not self.transport.is_closing():
             self._reading_paused = True
             self.transport.pause_reading()
+            unread = self._unread = _Unread(self)
+            self._hub.deadlines.add(unread)
 
     def _check_sizes(self, url: bytes, headers: HeaderList) -> None:
         settings = self._hub.settings
@@ -600,6 +614,26 @@ class _Stuck:
             self._unwritten = unwritten
             self.deadline = now + self._hub.settings.write_s
         else:
+            self._connection.abort_exchange()
+
+
+class _Unread:
+    """Watches a client from which nothing is read for now: that it leaves shows in its connection's state alone, and
+    only Linux tells it. Looked at by every sweep."""
+
+    __slots__ = ("_connection", "deadline")
+
+    def __init__(self, connection: Downstream) -> None:
+        self._connection = connection
+        self.deadline = 0.0
+
+    def expired(self, now: float) -> None:
+        link = self._connection.transport.get_extra_info("socket")
+        try:
+            state = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] if link is not None else 0
+        except (OSError, AttributeError):
+            return
+        if state in _LEFT:
             self._connection.abort_exchange()
 
 
