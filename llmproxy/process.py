@@ -103,7 +103,7 @@ async def _demo(port: int, admin_port: int, backends: int) -> int:
             urls.append({"url": emulator.url, "id": f"emulated-{number}"})
         config = Config.model_validate(
             {
-                "server": {"host": "127.0.0.1", "port": port},
+                "server": {"host": "127.0.0.1", "port": port, "limits": {"connections": 1000}},
                 "admin": {"port": admin_port},
                 "pools": {"demo": {"backends": urls}},
                 "models": {DEMO_MODEL: {"pool": "demo"}},

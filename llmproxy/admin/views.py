@@ -29,7 +29,7 @@ def backend_view(pool: Pool[Any], backend: Backend, deps: AdminDeps) -> dict[str
     return {
         "id": backend.id,
         "url": backend.spec.url,
-        "status": status.value,
+        "state": status.value,
         "breaker": _BREAKER.get(status, "closed"),
         "in_flight": backend.load.in_flight,
         "weight": backend.spec.weight,

@@ -51,7 +51,7 @@ async def test_a_pool_shows_its_backends(admin):
     assert body["backends"][0] == {
         "id": "a",
         "url": "http://a:8000",
-        "status": "healthy",
+        "state": "healthy",
         "breaker": "closed",
         "in_flight": 1,
         "weight": 1.0,
@@ -67,7 +67,7 @@ async def test_a_pool_shows_its_backends(admin):
         },
         "failures": 2,
     }
-    assert (body["backends"][1]["status"], body["backends"][1]["breaker"]) == ("open", "open")
+    assert (body["backends"][1]["state"], body["backends"][1]["breaker"]) == ("open", "open")
     assert body["backends"][1]["gauges"] is None
     assert (await admin.ask("GET", "/admin/pools"))[1] == {"pools": [body]}
 
@@ -75,10 +75,10 @@ async def test_a_pool_shows_its_backends(admin):
 async def test_drain_and_undrain_go_to_the_health_registry(admin):
     pool = admin.add_pool("llama", "a", "b")
     status, body, _ = await admin.ask("POST", "/admin/pools/llama/backends/b/drain")
-    assert (status, body["id"], body["status"]) == (200, "b", "draining")
+    assert (status, body["id"], body["state"]) == (200, "b", "draining")
     admin.clock.advance(5)
     status, body, _ = await admin.ask("POST", "/admin/pools/llama/backends/b/undrain")
-    assert (status, body["status"]) == (200, "healthy")
+    assert (status, body["state"]) == (200, "healthy")
     assert pool.health.calls == [("drain", "b", 100.0), ("undrain", "b", 105.0)]
     assert admin.drains == ["llama", "llama"]
 

@@ -160,6 +160,7 @@ SECRET = "hunter2-hunter2"
         'pools: {p: {backends: ["ftp://user:${S}@h"]}}',
         'pools: {p: {backends: ["ftp://${S}"]}}',
         'pools: {p: {backends: ["http://h:${S}"]}}',
+        'pools: {p: {backends: ["http://[${S}]:80"]}}',
         'pools: {p: {backends: [{url: "http://h", id: "${S} "}]}}',
         'pools: {p: {backends: [{url: "http://h", id: "${S}"}, {url: "http://g", id: "${S}"}]}}',
         'pools: {p: {backends: ["http://h"], policy: "${S}"}}',
