@@ -41,6 +41,8 @@ from llmproxy.wire.listener import Listener
 
 log = logging.getLogger("llmproxy")
 
+IDLE_PATIENCE_S = 1.0
+"""When draining, how long an idle client connection may still bring a request: one may be on its way."""
 _BREAKING = frozenset({Status.OPEN, Status.HALF_OPEN})
 
 
@@ -113,7 +115,7 @@ class App:
         try:
             await self.admin.start()
         except BaseException:
-            self.listener.stop_accepting()
+            await self.listener.stop_accepting()
             raise
         if self._access_log is not None:
             self._access_log.start()
@@ -127,9 +129,9 @@ class App:
         self.metrics.reloaded(True, time.time())
 
     def drain(self) -> None:
-        """From now on: not ready, answers say `Connection: close`, idle connections are closed."""
+        """From now on: not ready, answers say `Connection: close`, idle connections are closed before long."""
         self.handler.draining = True
-        self.listener.close_idle()
+        self.listener.close_idle(IDLE_PATIENCE_S)
 
     async def stop(self, drain_s: float | None = None) -> bool:
         """Finish what runs, up to `drain_s` (default `server.drain_timeout`), then end. False when streams were cut."""
@@ -137,9 +139,7 @@ class App:
             return True
         self._stopped = True
         self.drain()
-        # What the kernel has accepted already is served: the backlog empties before the socket closes.
-        await asyncio.sleep(0.05)
-        self.listener.stop_accepting()
+        await self.listener.stop_accepting()
         clean = await self._drained(self.config.server.drain_timeout if drain_s is None else drain_s)
         self.listener.abort_all()
         await self.reloader.stop()
@@ -160,7 +160,7 @@ class App:
         while self.listener.connections:
             if self._clock() >= ends_at:
                 return False
-            self.listener.close_idle()
+            self.listener.close_idle(min(IDLE_PATIENCE_S, timeout_s / 2))
             await asyncio.sleep(0.02)
         return True
 

@@ -64,7 +64,8 @@ def find_field(body: bytes, name: str) -> str | None:
     try:
         raw = _decoder_of(name)(body).value
         value = msgspec.json.decode(raw) if raw else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        # Among them a name that no decoder can be made for: one with quotes or control characters.
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None

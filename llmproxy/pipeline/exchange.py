@@ -11,14 +11,15 @@ from llmproxy.core.request import Request
 from llmproxy.core.step import Signal, Steps
 from llmproxy.pipeline import body as bodies
 from llmproxy.pipeline.answer import error_answer, error_event, status_line
+from llmproxy.pipeline.heads import answer_head
 from llmproxy.pipeline.readers import AnswerReader, EventReader, PlainReader, WholeReader
-from llmproxy.pipeline.routes import Route, wire_path
+from llmproxy.pipeline.routes import Route
 from llmproxy.pipeline.snapshot import Snapshot, Target
 from llmproxy.wire.answer_head import AnswerHead
 from llmproxy.wire.downstream import Downstream
 from llmproxy.wire.fields import HeaderList
 from llmproxy.wire.inbound import InboundRequest
-from llmproxy.wire.relay import Framing, Reader, Relay
+from llmproxy.wire.relay import Reader, Relay
 
 if TYPE_CHECKING:
     from llmproxy.pipeline.handler import Handler
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 _ENDS_WITH_DONE = frozenset({b"/v1/chat/completions", b"/v1/completions"})
-_SENDS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 class Phase(Enum):
@@ -268,90 +268,12 @@ class Exchange:
             if end:
                 self.payload = request.body[:start] + name.encode() + request.body[end:]
 
-    def head_for(self, link: "Link") -> bytes:
-        """The request's head as the backend gets it."""
-        request, connection, target = self.request, self.connection, self.target
-        assert target is not None
-        path = request.target
-        if path is not self.route.path and path != self.route.path:
-            path = wire_path(request.raw_path)
-            if b"?" in request.target:
-                path = b"%b?%b" % (path, request.query)
-        authorization = target.terms.authorization or request.authorization
-        peer, proto, host = connection.peer_ip.encode(), None, None
-        if self.snapshot.networks and self.snapshot.is_trusted(connection.peer_ip):
-            proto, host = request.forwarded_proto, request.forwarded_host
-            if request.forwarded_for is not None:
-                peer = request.forwarded_for + b", " + peer
-        if request.chunked and request.streamed:
-            framing = b"Transfer-Encoding: chunked\r\n"
-        elif request.streamed:
-            framing = b"Content-Length: %d\r\n" % (request.content_length or 0)
-        elif self.payload or request.method in _SENDS_LENGTH:
-            framing = b"Content-Length: %d\r\n" % len(self.payload)
-        else:
-            framing = b""
-        return (
-            b"%b %b%b HTTP/1.1\r\n%b%b%b%bAccept-Encoding: identity\r\nX-Request-Id: %b\r\n"
-            b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nVia: %b\r\n\r\n"
-        ) % (
-            request.method,
-            link.base_path,
-            path,
-            link.host_line,
-            request.forward,
-            b"Authorization: %b\r\n" % authorization if authorization is not None else b"",
-            framing,
-            self.id,
-            peer,
-            proto or (b"https" if connection.tls else b"http"),
-            host or request.host,
-            b"1.1 llmproxy" if request.via is None else request.via + b", 1.1 llmproxy",
-        )
-
-    def commit(self, relay: Relay) -> None:
+    def commit(self, relay: Relay, reader: AnswerReader) -> None:
         """Send the engine's head and what is held of its body; from now on the answer is this one."""
-        head, reader, link, request = self.answer_head, self.reader, self.link, self.request
-        assert head is not None
-        assert reader is not None
-        assert link is not None
-        upstream = relay.connection
-        self.status = status = upstream.status
-        keep_alive = self.keeps_alive
-        length = b""
-        if request.method == b"HEAD" or status in (204, 304):
-            framing = Framing.NONE
-            if head.content_length is not None and status != 204:
-                length = b"Content-Length: %d\r\n" % head.content_length
-        elif relay.complete:
-            framing = Framing.LENGTH
-            length = b"Content-Length: %d\r\n" % len(relay.held)
-        elif head.content_length is not None and not isinstance(reader, EventReader):
-            framing = Framing.LENGTH
-            length = b"Content-Length: %d\r\n" % head.content_length
-        elif request.minor:
-            framing = Framing.CHUNKED
-            length = b"Transfer-Encoding: chunked\r\n"
-        else:
-            framing = Framing.CLOSE
-            keep_alive = request.keep_alive = False
-        connection_line = b""
-        if not keep_alive:
-            connection_line = b"Connection: close\r\n"
-        elif not request.minor:
-            connection_line = b"Connection: keep-alive\r\n"
-        whole_head = b"%b%bX-Request-Id: %b\r\n%b%b%b%b%b\r\n" % (
-            status_line(status),
-            head.lines,
-            self.id,
-            link.id_line if self.snapshot.bounds.reveal_backend else b"",
-            b"" if head.via else b"Via: 1.1 llmproxy\r\n",
-            self.handler.cors(self.snapshot, request) if self.snapshot.bounds.has_cors else b"",
-            length,
-            connection_line,
-        )
+        self.status = relay.connection.status
+        head, framing = answer_head(self, relay)
         self.answered = reader.committed = True
-        relay.commit(self.connection, whole_head, framing)
+        relay.commit(self.connection, head, framing)
         self.drop_payload()
 
     def refuse(self, error: ProxyError) -> None:

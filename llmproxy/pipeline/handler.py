@@ -14,6 +14,7 @@ from llmproxy.pipeline.account import Account
 from llmproxy.pipeline.answer import error_answer
 from llmproxy.pipeline.cors import cors_lines, is_preflight, preflight_lines
 from llmproxy.pipeline.exchange import Exchange, Phase
+from llmproxy.pipeline.heads import request_head
 from llmproxy.pipeline.ids import RequestIds
 from llmproxy.pipeline.links import Link, Links
 from llmproxy.pipeline.local import LocalAnswers
@@ -110,7 +111,8 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
             if not tries.may_pass_on(relay, lost_by):
                 raise tries.failure(outcome)
         x.phase = Phase.RELAYING
-        x.commit(relay)
+        assert x.reader is not None
+        x.commit(relay, x.reader)
         if relay.ended is not None:
             x.arm(handler.clock(), terms.between_bytes_s)
             # Until it has ended, leaving is all that can happen to it.
@@ -155,7 +157,7 @@ def send(x: Exchange, target: Target, link: Link, connection: UpstreamConnection
         handler.reused += 1
     if x.attempts == 1:
         handler.metrics.overhead.observe(now - request.arrived - x.queue_s)
-    head = x.head_for(link)
+    head = request_head(x, target, link)
     bodyless = request.method == b"HEAD"
     if request.streamed:
         x.phase = Phase.UPLOADING

@@ -224,7 +224,9 @@ class EventReader(AnswerReader):
         if self._ended:
             return DROP
         data = self._tail + body
-        bare, crlf = data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n")
+        # No event ends inside the tail, so a long one is not searched again and again.
+        searched = max(len(self._tail) - 3, 0)
+        bare, crlf = data.rfind(b"\n\n", searched), data.rfind(b"\r\n\r\n", searched)
         cut = max(bare + 2 if bare >= 0 else 0, crlf + 4 if crlf >= 0 else 0)
         if len(data) - cut > EVENT_MAX_BYTES:
             cut = len(data)

@@ -109,6 +109,7 @@ class Downstream(asyncio.Protocol):
         "_headers",
         "_held_bytes",
         "_hub",
+        "_idle_at",
         "_in_message",
         "_input_over",
         "_lingered",
@@ -149,6 +150,7 @@ class Downstream(asyncio.Protocol):
         self._reading_paused = False
         self._lingered = 0
         self._unwritten = 0
+        self._idle_at: float | None = None
         self._stuck: _Stuck | None = None
         self._unread: _Unread | None = None
         # Per request being parsed.
@@ -375,10 +377,14 @@ class Downstream(asyncio.Protocol):
         self._input_over = True
         self.transport.abort()
 
-    def close_when_idle(self) -> None:
-        """Draining: close now if nothing is under way; else the running answer says `Connection: close`."""
-        if self._exchange is None and not self._waiting and not self._in_message:
-            self.transport.close()
+    def close_when_idle(self, now: float, patience_s: float) -> None:
+        """Draining: close if nothing has been under way for `patience_s`, as a request may be on its way; else the
+        answer says `Connection: close`."""
+        if self._exchange is None and not self._waiting and not self._in_message and not self.lingering:
+            if self._idle_at is None:
+                self._idle_at = now
+            if now - self._idle_at >= patience_s:
+                self.transport.close()
 
     def expired(self, now: float) -> None:
         """The deadline has passed (called by the sweep)."""

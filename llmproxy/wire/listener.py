@@ -1,6 +1,7 @@
 """Listens, and keeps the set of client connections."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -29,6 +30,7 @@ class Listener:
         self.refused = 0
         self.configure(settings)
         self._server: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
 
     def configure(self, settings: ConnectionSettings) -> None:
         """Replace the bounds for requests that come from now on."""
@@ -40,6 +42,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         # Thousands of clients may arrive in one instant: the kernel's own bound (somaxconn) is the only one wanted.
         self._server = await loop.create_server(lambda: Downstream(self), host, port, ssl=tls, backlog=65535)
+        self._tls = tls
 
     @property
     def port(self) -> int:
@@ -48,15 +51,28 @@ class Listener:
             return 0
         return int(self._server.sockets[0].getsockname()[1])
 
-    def stop_accepting(self) -> None:
-        """Close the listening socket; connections go on."""
-        if self._server is not None:
-            self._server.close()
+    async def stop_accepting(self) -> None:
+        """Close the listening socket; connections go on, and so do those that the kernel alone has accepted yet."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        listening = [one.dup() for one in server.sockets]
+        server.close()
+        accepted = []
+        for one in listening:
+            with one:
+                accepted += _accept_all(one)
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(
+            *(loop.connect_accepted_socket(lambda: Downstream(self), one, ssl=self._tls) for one in accepted),
+            return_exceptions=True,
+        )
 
-    def close_idle(self) -> None:
-        """Close connections with nothing under way."""
+    def close_idle(self, patience_s: float = 0.0) -> None:
+        """Close connections with nothing under way, once that has been so for `patience_s` of asking."""
+        now = self.clock()
         for connection in tuple(self.connections):
-            connection.close_when_idle()
+            connection.close_when_idle(now, patience_s)
 
     def abort_all(self) -> None:
         """Cut what is left."""
@@ -75,3 +91,17 @@ class Listener:
 
     def closed(self, connection: Downstream) -> None:
         self.connections.discard(connection)
+
+
+def _accept_all(listening: socket.socket) -> list[socket.socket]:
+    """The connections that wait to be accepted."""
+    listening.setblocking(False)
+    accepted: list[socket.socket] = []
+    try:
+        while True:
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            accepted.append(connection)
+    except OSError:
+        # No more of them, or no more descriptors.
+        return accepted

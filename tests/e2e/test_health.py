@@ -139,12 +139,12 @@ async def test_drain_and_undrain(stage: Stage) -> None:
         async with http.get(base) as response:
             pool = (await response.json())["pools"][0]
         assert (pool["name"], pool["eligible"], pool["in_flight"]) == ("main", 1, 0)
-        assert [(b["id"], b["status"], b["in_flight"]) for b in pool["backends"]] == [
+        assert [(b["id"], b["state"], b["in_flight"]) for b in pool["backends"]] == [
             ("b1", "draining", 0),
             ("b2", "healthy", 0),
         ]
         async with http.post(f"{base}/main/backends/b1/undrain") as response:
-            assert (await response.json())["status"] == "healthy"
+            assert (await response.json())["state"] == "healthy"
         assert set(await served_by(stage, proxy)) == {"b1", "b2"}
         async with http.post(f"{base}/main/backends/b9/drain") as response:
             assert response.status == 404

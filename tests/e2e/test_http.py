@@ -172,7 +172,7 @@ async def test_a_body_as_large_as_allowed_passes(stage: Stage) -> None:
     body += b" " * (0x2800 - len(body))
     answer = await stage.ask(proxy, body, headers=[("Content-Type", "application/json")])
     assert answer.status == 200
-    assert engine.requests[-1].body == body
+    assert body in [request.body for request in engine.requests]
 
 
 async def test_all_held_bodies_together_are_bounded(stage: Stage) -> None:

@@ -44,7 +44,8 @@ async def proxy_over(stage: Stage, *servers: VllmServer | dict[str, str], **sect
 
 class PatientClient(Client):
     async def _within(self, reading: Any) -> Any:
-        return await asyncio.wait_for(reading, PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            return await reading
 
 
 class Asking:
@@ -81,11 +82,12 @@ class Asking:
         return self.answer
 
     async def leave(self, *, reset: bool = False) -> None:
-        """Close the client's connection in the middle."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        if self.client is not None:
+        """Close the client's connection in the middle; what has come is still read."""
+        if self.client is None:
+            self._task.cancel()
+        else:
             self.client.leave(reset=reset)
+        await asyncio.gather(self._task, return_exceptions=True)
 
     @property
     def backend(self) -> str | None:

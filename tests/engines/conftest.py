@@ -11,6 +11,7 @@ the end like in every other end-to-end test.
 """
 
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,12 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
         pytest.exit(f"no real engines with the model {model} in {directory}: run `make engines` first", 1)
     if (free_kb := _available_kb()) < NEEDED_KB:
         pytest.exit(f"two real engines need 8 GB of free memory; there are {free_kb // 1000} MB", 1)
+    # A terminated test run ends as one that was interrupted, so that it leaves no engines behind.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     engines = Engines(directory, model, tmp_path_factory.mktemp("vllm"))
     yield engines
     engines.destroy()
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

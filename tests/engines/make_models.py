@@ -3,8 +3,9 @@
     python make_models.py DIRECTORY
 
 SmolLM2-135M-Instruct answers sensibly and slowly; it is the file's weights, dequantised to bfloat16. tiny-llama-random
-answers nonsense, fast: two layers of random weights behind the same tokenizer and chat template. Both are whole or not
-there at all: each is made under another name and renamed last.
+answers nonsense: random weights behind the same tokenizer and chat template, some 150 tokens a second, and a context of
+32,768 tokens, so that a request can be longer than any test waits. Both are whole or not there at all: each is made
+under another name and renamed last.
 """
 
 import os
@@ -40,13 +41,13 @@ def tiny(like: LlamaConfig) -> LlamaForCausalLM:
         vocab_size=like.vocab_size,
         bos_token_id=like.bos_token_id,
         eos_token_id=like.eos_token_id,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        hidden_size=192,
+        intermediate_size=384,
+        num_hidden_layers=16,
+        num_attention_heads=3,
+        num_key_value_heads=3,
         head_dim=64,
-        max_position_embeddings=4096,
+        max_position_embeddings=32768,
         tie_word_embeddings=True,
     )
     return LlamaForCausalLM(config).to(torch.bfloat16)

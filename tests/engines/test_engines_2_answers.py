@@ -78,10 +78,10 @@ async def test_a_stream_is_the_same_as_without_the_proxy(up: Engines, stage: Sta
 
 async def test_twenty_requests_are_spread_evenly(up: Engines, stage: Stage) -> None:
     proxy = await proxy_over(stage, *up.both)
-    asked = [Asking(proxy.port, chat(100)) for _ in range(20)]
+    asked = [Asking(proxy.port, chat(150)) for _ in range(20)]
     answers = [await asking.ended() for asking in asked]
     assert Counter(answer.header("x-llmproxy-backend") for answer in answers) == {"a": 10, "b": 10}
-    assert {answer.json["usage"]["completion_tokens"] for answer in answers} == {100}
+    assert {answer.json["usage"]["completion_tokens"] for answer in answers} == {150}
 
 
 async def test_usage_is_asked_for_and_hidden_again(up: Engines, stage: Stage) -> None:

@@ -6,9 +6,8 @@ import pytest
 
 from llmproxy.core.backend import Status
 from tests.engines.asking import CHAT, GENERATING, MESSAGES, Asking, body_for, chat, proxy_over
-from tests.engines.vllm_server import KEY, Engines
+from tests.engines.vllm_server import KEY, Engines, poll
 from tests.harness.stage import Stage
-from tests.harness.waiting import until
 
 pytestmark = pytest.mark.engines
 
@@ -20,12 +19,12 @@ ROOM = 32
 @pytest.fixture
 async def full(up: Engines) -> AsyncIterator[Engines]:
     """Server a has no room for another request."""
-    asked = [Asking(up.a.port, chat(1900, stream=True), headers=[KEY_LINE]) for _ in range(ROOM)]
+    asked = [Asking(up.a.port, chat(up.endless), headers=[KEY_LINE]) for _ in range(ROOM)]
 
     async def is_full() -> bool:
-        return await up.a.running() + await up.a.metric("num_requests_waiting") == ROOM
+        return (await up.a.ask("POST", CHAT, chat(1))).status == 503
 
-    await until(is_full, "a full engine", 30.0)
+    await poll(is_full, "a full engine")
     yield up
     for asking in asked:
         await asking.leave()

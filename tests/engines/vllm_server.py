@@ -1,16 +1,17 @@
 """Real vLLM servers on the CPU, started, asked and ended in every way an engine can end."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import subprocess
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness.client import Answer, Client
-from tests.harness.waiting import until
 
 MODEL = "smollm2"
 """The name under which every server serves its model."""
@@ -22,7 +23,6 @@ OPEN = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_RESPONSES_API_STORE": "1"}
 KEY = "the-engines-key"
 FLAGS = (
     "--dtype=bfloat16",
-    "--max-model-len=2048",
     "--max-num-seqs=16",
     "--block-size=32",
     "--enforce-eager",
@@ -32,12 +32,24 @@ FLAGS = (
 )
 
 
+async def poll(condition: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 60.0) -> None:
+    """Ask until it is so. Ten times a second, because each question costs the engine's own two cores something."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not await condition():
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"never came within {timeout_s:g} s: {what}") from None
+
+
 class VllmServer:
     """One server, always on the same port, however often it is started. `flags` are added to those all have."""
 
     def __init__(self, id: str, *, directory: Path, model: str, core: int, log: Path, flags: tuple[str, ...]) -> None:
         self.id = id
         self.port = _free_port()
+        config = json.loads((directory / "models" / model / "config.json").read_text())
+        self.context_tokens: int = config["max_position_embeddings"]
         self._log = log
         self._command = [
             str(directory / "venv/bin/vllm"),
@@ -80,11 +92,12 @@ class VllmServer:
     async def up(self) -> None:
         """Wait until it serves. Fails with the end of its log when it died instead."""
 
-        async with asyncio.timeout(START_S):
-            while await self.health() != 200:
-                if not self.is_running:
-                    raise RuntimeError(f"vLLM server {self.id} ended while it loaded:\n{self.last_words()}")
-                await asyncio.sleep(0.25)
+        async def serves() -> bool:
+            if not self.is_running:
+                raise RuntimeError(f"vLLM server {self.id} ended while it loaded:\n{self.last_words()}")
+            return await self.health() == 200
+
+        await poll(serves, f"a loaded vLLM server {self.id}", START_S)
 
     def terminate(self) -> None:
         """SIGTERM to the API server, as an orchestrator sends it."""
@@ -103,7 +116,11 @@ class VllmServer:
 
     async def gone(self) -> None:
         """Wait until its API server has ended by itself, then make sure that nothing is left of it."""
-        await until(lambda: not self.is_running, f"the end of vLLM server {self.id}", 60.0)
+
+        async def ended() -> bool:
+            return not self.is_running
+
+        await poll(ended, f"the end of vLLM server {self.id}")
         self.destroy()
 
     def destroy(self) -> None:
@@ -159,7 +176,15 @@ class VllmServer:
         async def nothing() -> bool:
             return await self.running() + await self.metric("num_requests_waiting") == 0
 
-        await until(nothing, f"vLLM server {self.id} without work", 60.0)
+        await poll(nothing, f"vLLM server {self.id} without work")
+
+    async def has_running(self, requests: int) -> None:
+        """Wait until so many requests are in its batch."""
+
+        async def has() -> bool:
+            return await self.running() == requests
+
+        await poll(has, f"{requests} requests in the batch of vLLM server {self.id}")
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -194,6 +219,8 @@ class Engines:
         self.a = server("a", 0, "--max-num-queued-reqs=32")
         self.b = server("b", -1, "--shutdown-timeout=60")
         self.both = (self.a, self.b)
+        self.endless = self.a.context_tokens - 500
+        """`max_tokens` of a request that no test waits out."""
 
     async def up(self) -> None:
         """Both serve, and are idle."""

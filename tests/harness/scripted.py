@@ -6,7 +6,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-_PROBED = (b"/health", b"/is_sleeping", b"/is_paused", b"/metrics")
+_PROBED = (b"/health", b"/is_sleeping", b"/is_paused", b"/metrics", b"/v1/models")
 _WELL = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _UNKNOWN = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 

@@ -25,6 +25,9 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_configurations_load(block: str, tmp_path: Path) -> None:
+    # Secrets that an example reads from files.
+    (tmp_path / "vllm-key").write_text("k")
+    block = block.replace("/run/secrets/", f"{tmp_path}/")
     parse(block, base=tmp_path, env={"VLLM_KEY": "k", "LLMPROXY_ADMIN_TOKEN": "t"}, check_policy=check_policy)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from llmproxy.wire.deadlines import NEVER
+from llmproxy.wire.downstream import LINGER_BYTES
 from tests.harness.mock_wire import HIGH_WATER, RecordingHandler, Wire, answers, assert_refused, feed, hang_up, settle
 from tests.wire.requests_corpus import CHUNKED, SIMPLE
 
@@ -228,8 +229,10 @@ async def test_a_last_answer_that_nobody_reads(wire):
 async def test_endless_talk_after_the_end_is_cut(wire):
     transport = wire.connect()
     await feed(transport, b"bad\r\n\r\n")
-    for _ in range(17):
-        await feed(transport, b"x" * 65536)
+    piece = b"x" * (LINGER_BYTES // 4)
+    await feed(transport, *[piece] * 4)
+    assert not transport.aborted
+    await feed(transport, b"x")
     assert transport.aborted
     await ended(wire, transport)
 
@@ -238,8 +241,8 @@ async def test_talk_before_the_end_does_not_cost_the_answer(wire):
     """Bytes behind a broken request are thrown away while the good one before it is still being answered."""
     transport = wire.connect()
     await feed(transport, SIMPLE + b"bad\r\n\r\n")
-    for _ in range(20):
-        await feed(transport, b"x" * 65536)
+    piece = b"x" * (LINGER_BYTES // 4)
+    await feed(transport, *[piece] * 5)
     wire.handler.exchanges[0].answer(b"good")
     await settle()
     await feed(transport, b"x")

@@ -1,0 +1,101 @@
+"""The two heads of an exchange: the request's as the backend gets it, the answer's as the client gets it."""
+
+from typing import TYPE_CHECKING
+
+from llmproxy.pipeline.answer import status_line
+from llmproxy.pipeline.links import Link
+from llmproxy.pipeline.readers import EventReader
+from llmproxy.pipeline.routes import wire_path
+from llmproxy.pipeline.snapshot import Target
+from llmproxy.wire.relay import Framing, Relay
+
+if TYPE_CHECKING:
+    from llmproxy.pipeline.exchange import Exchange
+
+_SENDS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
+
+
+def request_head(x: "Exchange", target: Target, link: Link) -> bytes:
+    """What the client sent, with what belongs to its connection taken out and what a proxy says put in."""
+    request, connection = x.request, x.connection
+    path = request.target
+    if path != x.route.path:
+        path = wire_path(request.raw_path)
+        if b"?" in request.target:
+            path = b"%b?%b" % (path, request.query)
+    authorization = target.terms.authorization or request.authorization
+    peer, proto, host = connection.peer_ip.encode(), None, None
+    if x.snapshot.networks and x.snapshot.is_trusted(connection.peer_ip):
+        proto, host = request.forwarded_proto, request.forwarded_host
+        if request.forwarded_for is not None:
+            peer = request.forwarded_for + b", " + peer
+    return (
+        b"%b %b%b HTTP/1.1\r\n%b%b%b%bAccept-Encoding: identity\r\nX-Request-Id: %b\r\n"
+        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nVia: %b\r\n\r\n"
+    ) % (
+        request.method,
+        link.base_path,
+        path,
+        link.host_line,
+        request.forward,
+        b"Authorization: %b\r\n" % authorization if authorization is not None else b"",
+        _request_framing(x),
+        x.id,
+        peer,
+        proto or (b"https" if connection.tls else b"http"),
+        host or request.host,
+        b"1.1 llmproxy" if request.via is None else request.via + b", 1.1 llmproxy",
+    )
+
+
+def _request_framing(x: "Exchange") -> bytes:
+    request = x.request
+    if request.streamed:
+        if request.chunked:
+            return b"Transfer-Encoding: chunked\r\n"
+        return b"Content-Length: %d\r\n" % (request.content_length or 0)
+    if x.payload or request.method in _SENDS_LENGTH:
+        return b"Content-Length: %d\r\n" % len(x.payload)
+    return b""
+
+
+def answer_head(x: "Exchange", relay: Relay) -> tuple[bytes, Framing]:
+    """The engine's status and fields with ours, and how the client will know where the body ends."""
+    head, link, request = x.answer_head, x.link, x.request
+    assert head is not None
+    assert link is not None
+    status = relay.connection.status
+    length = b""
+    if request.method == b"HEAD" or status in (204, 304):
+        framing = Framing.NONE
+        if head.content_length is not None and status != 204:
+            length = b"Content-Length: %d\r\n" % head.content_length
+    elif relay.complete:
+        framing = Framing.LENGTH
+        length = b"Content-Length: %d\r\n" % len(relay.held)
+    elif head.content_length is not None and not isinstance(x.reader, EventReader):
+        framing = Framing.LENGTH
+        length = b"Content-Length: %d\r\n" % head.content_length
+    elif request.minor:
+        framing = Framing.CHUNKED
+        length = b"Transfer-Encoding: chunked\r\n"
+    else:
+        framing = Framing.CLOSE
+        request.keep_alive = False
+    connection = b""
+    if not x.keeps_alive:
+        connection = b"Connection: close\r\n"
+    elif not request.minor:
+        connection = b"Connection: keep-alive\r\n"
+    bounds = x.snapshot.bounds
+    lines = b"%b%bX-Request-Id: %b\r\n%b%b%b%b%b\r\n" % (
+        status_line(status),
+        head.lines,
+        x.id,
+        link.id_line if bounds.reveal_backend else b"",
+        b"" if head.via else b"Via: 1.1 llmproxy\r\n",
+        x.handler.cors(x.snapshot, request) if bounds.has_cors else b"",
+        length,
+        connection,
+    )
+    return lines, framing

@@ -1,0 +1,76 @@
+"""SIGKILL under load: whoever had no token of an answer yet gets all of one, from the other engine."""
+
+import pytest
+
+from llmproxy.core.backend import Status
+from tests.engines.asking import Asking, chat, error_in, finish_reasons, proxy_over
+from tests.engines.vllm_server import Engines, VllmServer
+from tests.harness.proxy import Proxy
+from tests.harness.stage import Stage
+from tests.harness.waiting import until
+
+pytestmark = pytest.mark.engines
+
+STREAMS = 48
+"""24 on each engine, 16 of them in its batch and the others waiting for a place in it."""
+TOKENS = 150
+
+
+class Load:
+    """Streams on both engines, of which `victim` is to die."""
+
+    def __init__(self, proxy: Proxy, victim: VllmServer) -> None:
+        self._proxy = proxy
+        self._victim = victim
+        self.streams = [Asking(proxy.port, chat(TOKENS, stream=True)) for _ in range(STREAMS)]
+        self.whole = [Asking(proxy.port, chat(TOKENS)) for _ in range(4)]
+
+    async def well_under_way(self) -> None:
+        """The victim has streams that have said something, and requests that have not."""
+
+        def mixed() -> bool:
+            speaking = sum(asking.backend == self._victim.id and asking.has_token for asking in self.streams)
+            return speaking >= 8 and self._proxy.backend(self._victim.id).load.in_flight - speaking >= 4
+
+        await until(mixed, "a mixed load", 60.0)
+        self.speaking = [asking for asking in self.streams if asking.has_token and asking.backend == self._victim.id]
+
+    async def check(self) -> None:
+        """Streams that had spoken end with an error event; everything else is whole."""
+        for asking in self.streams + self.whole:
+            answer = await asking.ended()
+            assert (answer.status, answer.cut) == (200, False)
+            if asking in self.whole:
+                assert answer.json["usage"]["completion_tokens"] == TOKENS
+            elif asking in self.speaking and answer.events[-1] != "[DONE]":
+                assert error_in(answer) is not None
+                assert finish_reasons(answer) == []
+            else:
+                assert error_in(answer) is None
+                assert answer.events[-1] == "[DONE]"
+                assert finish_reasons(answer) == ["length"]
+
+
+async def survives(stage: Stage, proxy: Proxy, victim: VllmServer, survivor: VllmServer, load: Load) -> None:
+    await load.check()
+    assert proxy.metric("llmproxy_retries_total", cause="reset") + proxy.metric("llmproxy_retries_total") > 0
+    assert proxy.backend(victim.id).status not in (Status.HEALTHY, Status.HALF_OPEN)
+    for _ in range(10):
+        assert (await stage.ask(proxy, chat())).header("x-llmproxy-backend") == survivor.id
+    await victim.gone()
+
+
+async def test_the_engine_process_is_killed(up: Engines, stage: Stage) -> None:
+    proxy = await proxy_over(stage, *up.both)
+    load = Load(proxy, up.a)
+    await load.well_under_way()
+    up.a.kill_engine_core()
+    await survives(stage, proxy, up.a, up.b, load)
+
+
+async def test_the_api_server_is_killed(up: Engines, stage: Stage) -> None:
+    proxy = await proxy_over(stage, *up.both)
+    load = Load(proxy, up.b)
+    await load.well_under_way()
+    up.b.kill_api_server()
+    await survives(stage, proxy, up.b, up.a, load)
