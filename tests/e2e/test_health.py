@@ -113,8 +113,7 @@ async def test_running_streams_survive_their_backends_bad_health(stage: Stage) -
     client, answer = await stage.streaming(proxy, chat(max_tokens=200))
     engine.set_fault("status=500@health")
     await is_(proxy, "b1", Status.UNHEALTHY)
-    while await client.chunk(answer):
-        pass
+    await client.rest(answer)
     assert len(answer.text.split()) == 200
     assert answer.events[-1] == "[DONE]"
 
@@ -132,8 +131,7 @@ async def test_drain_and_undrain(stage: Stage) -> None:
             assert (response.status, (await response.json())["status"]) == (200, "draining")
         assert await served_by(stage, proxy) == {"b2": 6}
         for client, answer in streams:
-            while await client.chunk(answer):
-                pass
+            await client.rest(answer)
             assert (len(answer.text.split()), answer.events[-1]) == (60, "[DONE]")
         assert {answer.header("x-llmproxy-backend") for _, answer in streams} == {"b1", "b2"}
         async with http.get(base) as response:

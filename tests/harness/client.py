@@ -122,8 +122,12 @@ class Client:
     async def answer(self, *, bodyless: bool = False) -> Answer:
         """The next answer, whole, or as much as came of it (`cut`). `bodyless`: it answers a HEAD."""
         answer = await self.head()
-        if bodyless or answer.status in (204, 304):
-            return answer
+        if not bodyless and answer.status not in (204, 304):
+            await self.rest(answer)
+        return answer
+
+    async def rest(self, answer: Answer) -> Answer:
+        """The rest of an answer's body, or as much as comes of it (`cut`)."""
         try:
             if "chunked" in (answer.header("transfer-encoding") or ""):
                 while await self.chunk(answer):

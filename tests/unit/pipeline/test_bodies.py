@@ -1,5 +1,6 @@
 """Bodies: what routing reads of them, at a cost that no body can drive up."""
 
+import json
 import tracemalloc
 
 import pytest
@@ -10,9 +11,26 @@ from llmproxy.pipeline.body import decode, find_field, multipart_model, with_mod
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b'"x"', b"5", b"null", b"{}x", b"{'model': 1}", b'{"model": "\xff"}', b"\xef\xbb\xbf{}", b"[" * 99_999,
-     b'{"a":' * 99_999, '{"model": "x"}'.encode("utf-16"), b'{"model": "a\nb"}', b'{"model": "x",}', b'{"stream": NaN}'],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"5",
+        b"null",
+        b"{}x",
+        b"{'model': 1}",
+        b'{"model": "\xff"}',
+        b"\xef\xbb\xbf{}",
+        b"[" * 99_999,
+        b'{"a":' * 99_999,
+        '{"model": "x"}'.encode("utf-16"),
+        b'{"model": "a\nb"}',
+        b'{"model": "x",}',
+        b'{"stream": NaN}',
+    ],
+    ids=lambda body: repr(body)[:20],
+)
 def test_not_a_json_object(body):
     with pytest.raises(BadRequest) as raised:
         decode(body)
@@ -100,8 +118,6 @@ def test_very_many_models():
     [("u1", "u1"), (7, "7"), (1.5, "1.5"), (True, None), (None, None), ([1], None), ({"a": 1}, None), ("", "")],
 )
 def test_fields(value, found):
-    import json
-
     body = json.dumps({"x": {"user": "no"}, "user": value}).encode()
     assert find_field(body, "user") == found
     assert find_field(body, "nobody") is None
@@ -142,19 +158,28 @@ def test_the_model_of_a_form(body):
 
 @pytest.mark.parametrize(
     "head",
-    [b"content-disposition:form-data;name=model", b"X: 1\r\nContent-DISPOSITION: form-data; NAME=model",
-     b'Content-Disposition: form-data; filename="x"; name="model"', b'Content-Disposition: form-data; name="model" ; a=b'],
-)  # fmt: skip
+    [
+        b"content-disposition:form-data;name=model",
+        b"X: 1\r\nContent-DISPOSITION: form-data; NAME=model",
+        b'Content-Disposition: form-data; filename="x"; name="model"',
+        b'Content-Disposition: form-data; name="model" ; a=b',
+    ],
+)
 def test_spellings_of_the_model(head):
     assert multipart_model(FILE + part(head, b"w") + b"--B--", KIND)[0] == "w"
 
 
 @pytest.mark.parametrize(
     "head",
-    [b'Content-Disposition: form-data; name="models"', b'Content-Disposition: form-data; name="a"; filename="name=model"',
-     b'Content-Disposition: form-data; filename="; name=model;"; name="a"', b'X-Content-Disposition: form-data; name="model"',
-     b'Content-Disposition: attachment; name="model"', b'Content-Disposition: form-data; xname="model"'],
-)  # fmt: skip
+    [
+        b'Content-Disposition: form-data; name="models"',
+        b'Content-Disposition: form-data; name="a"; filename="name=model"',
+        b'Content-Disposition: form-data; filename="; name=model;"; name="a"',
+        b'X-Content-Disposition: form-data; name="model"',
+        b'Content-Disposition: attachment; name="model"',
+        b'Content-Disposition: form-data; xname="model"',
+    ],
+)
 def test_not_the_model(head):
     assert multipart_model(part(head) + b"--B--", KIND) == (None, (0, 0))
 
