@@ -12,7 +12,9 @@ from setuptools import Extension, setup
 HOT = {
     "llmproxy/core": "backend board lease outcome pool request step",
     "llmproxy/wire": "answer_head connections deadlines downstream fields inbound relay upstream",
-    "llmproxy/pipeline": "account answer exchange handler heads ids links readers room routes snapshot terms tries upload",
+    "llmproxy/pipeline": (
+        "account answer exchange handler heads ids links readers room routes snapshot terms tries upload"
+    ),
     "llmproxy/policy/health": "breaker registry slow_start window",
     "llmproxy/policy/routing": "least_connections round_robin",
     "llmproxy/telemetry": "line metrics writer",

@@ -78,7 +78,9 @@ class App:
         self._registrar = Registrar(self.resolver, clock=clock, on_change=self._members_changed)
         self.resolver.on_change = self._registrar.update
         self._catalog = Catalog(lambda: self.pools, resolver=self.resolver, clock=clock, on_names=self.metrics.know)
-        self.reloader = Reloader(load=self._reload_source, apply=self._apply, current=config, watch=watch)
+        self.reloader = Reloader(
+            load=self._reload_source, apply=self._apply, current=config, watch=watch, on_result=self._reloaded
+        )
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -170,6 +172,9 @@ class App:
         if self._load is None:
             raise ValueError("this proxy was not started from a file; there is nothing to reload")
         return self._load()
+
+    def _reloaded(self, result: ReloadResult) -> None:
+        self.metrics.reloaded(result.ok, time.time())
 
     async def _apply(self, config: Config) -> None:
         """Put a new configuration in force, whole. Requests in flight keep what they captured."""

@@ -62,8 +62,10 @@ class Prober:
         self._tasks: dict[Backend, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        await self._client.__aenter__()
-        self._running = True
+        """Start probing; no more than `sync` when it does so already."""
+        if not self._running:
+            await self._client.__aenter__()
+            self._running = True
         self.sync()
 
     async def stop(self) -> None:

@@ -8,6 +8,10 @@ woken engine still says asleep), but vLLM serves them in dev mode only. The gaug
 (`sleep_state` is one of awake, weights_offloaded, discard_all; exactly one is 1) is always served, but knows
 nothing of pauses and sits in a page of a hundred kilobytes. So: the routes first, and the gauge only where the
 sleep route is missing. What is missing is not asked for again for `ABSENT_FOR_S`.
+
+vLLM passes the routes' question on to its engine process. One that finishes its work after SIGTERM lets them fail with
+a 500; once it has ended, vLLM waits for an answer that never comes, and because of that never ends itself. So after a
+5xx the question is not put again for `TROUBLED_FOR_S`, and the last answer stands.
 """
 
 import json
@@ -19,6 +23,7 @@ from typing import Protocol
 from llmproxy.core.clock import Clock
 
 ABSENT_FOR_S = 300.0
+TROUBLED_FOR_S = 60.0
 METRICS_MAX_BYTES = 4 * 1024 * 1024
 FLAG_MAX_BYTES = 4096
 _METRIC = b"vllm:engine_sleep_state{"
@@ -37,7 +42,7 @@ Fetch = Callable[[str, Reader], Awaitable[int]]
 
 
 class SleepUnknownError(Exception):
-    """A route that exists could not say (it answered 5xx)."""
+    """A route that exists could not say (it answered 5xx), now or a short while ago."""
 
 
 @dataclass(slots=True)
@@ -101,14 +106,18 @@ class SleepCheck:
     asleep: bool = False
     """The last answer. It stands while newer ones fail to come, so that no timeout wakes a sleeping engine."""
     _absent_until: dict[str, float] = field(default_factory=dict)
+    _troubled_until: float = 0.0
 
     def forget(self) -> None:
         """The server may have been restarted, with other options: ask everything again."""
         self.asleep = False
         self._absent_until.clear()
+        self._troubled_until = 0.0
 
     async def ask(self, fetch: Fetch) -> bool:
         """Whether it is asleep or paused; a server that cannot say is awake. Raises what `fetch` raises."""
+        if self.clock() < self._troubled_until:
+            raise SleepUnknownError("it could not say a short while ago")
         sleeping = await self._read(fetch, "/is_sleeping", Flag("is_sleeping"))
         paused = None if sleeping else await self._read(fetch, "/is_paused", Flag("is_paused"))
         if sleeping is None and not paused:
@@ -121,6 +130,7 @@ class SleepCheck:
             return None
         status = await fetch(path, reader)
         if status >= 500:
+            self._troubled_until = self.clock() + TROUBLED_FOR_S
             raise SleepUnknownError(f"{path} answered {status}")
         if reader.value is None:
             self._absent_until[path] = self.clock() + ABSENT_FOR_S

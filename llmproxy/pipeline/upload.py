@@ -25,8 +25,8 @@ class Upload:
         parts, request.parts = request.parts, []
         request.on_body = self._piece
         self._rearm()
-        for part in parts:
-            self._piece(part)
+        if parts:
+            self._piece(b"".join(parts))
         if request.complete:
             self._piece(b"")
         elif not self._relay.connection.write_paused:

@@ -242,7 +242,6 @@ class Downstream(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._in_message = True
         self._began = True
-        self._head_bytes = 0
         self._url = b""
         self._headers = []
 

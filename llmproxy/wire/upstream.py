@@ -218,6 +218,9 @@ class UpstreamConnection(asyncio.Protocol):
             self.headers.append((name, value))
         elif not self.complete:
             self.trailers.append((name, value))
+            if name.lower() == b"connection":
+                # llhttp heeds it even here, and would take no further answer.
+                self._keep_alive = False
 
     def on_headers_complete(self) -> None:
         if self.complete:

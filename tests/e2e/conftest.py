@@ -1,25 +1,5 @@
-"""Fixtures of the end-to-end tests: real sockets, on the event loop that the product runs on."""
+"""End-to-end tests: the product on real sockets, over emulated backends and their faults."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
-from typing import Any
+from tests.harness.fixtures import pytest_asyncio_loop_factories, stage
 
-import pytest
-import uvloop
-
-from tests.harness.stage import Stage
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], Any]]:
-    return {"uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    """Emulated backends, proxies and clients; at the end of each test no proxy may hold anything any more."""
-    stage = Stage(tmp_path)
-    try:
-        yield stage
-    finally:
-        await stage.ended()
+__all__ = ["pytest_asyncio_loop_factories", "stage"]

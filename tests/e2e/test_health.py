@@ -128,7 +128,7 @@ async def test_drain_and_undrain(stage: Stage) -> None:
     async with aiohttp.ClientSession() as http:
         base = f"{proxy.admin_url}/admin/pools"
         async with http.post(f"{base}/main/backends/b1/drain") as response:
-            assert (response.status, (await response.json())["status"]) == (200, "draining")
+            assert (response.status, (await response.json())["state"]) == (200, "draining")
         assert await served_by(stage, proxy) == {"b2": 6}
         for client, answer in streams:
             await client.rest(answer)

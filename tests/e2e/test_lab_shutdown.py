@@ -25,14 +25,6 @@ def written(directory: Path, urls: list[str], **sections: object) -> str:
     return str(path)
 
 
-async def ready(proxy: ServingProcess, http: aiohttp.ClientSession) -> None:
-    async def is_ready() -> bool:
-        async with http.get(f"{proxy.admin_url}/readyz") as response:
-            return response.status == 200
-
-    await until(is_ready, "a ready proxy")
-
-
 async def stream(stage: Stage, proxy: ServingProcess, number: int, max_tokens: int) -> tuple[Client, Answer]:
     client = await stage.client(proxy)
     await client.send("POST", CHAT, chat(max_tokens=max_tokens), [("X-Request-Id", f"long-{number}")])
@@ -45,7 +37,7 @@ async def test_sigterm_under_load_drops_nothing(stage: Stage, tmp_path: Path) ->
     engines = await stage.backends(2, itl_s=0.01)
     config = written(tmp_path, [engine.url for engine in engines], server={"drain_timeout": "20s"})
     async with ServingProcess(config) as proxy, aiohttp.ClientSession() as http:
-        await ready(proxy, http)
+        await proxy.ready()
         # Streams that last well beyond the signal, idle connections, and requests that come and go.
         streams = [await stream(stage, proxy, number, 250) for number in range(20)]
         idle = [await stage.client(proxy) for _ in range(5)]
@@ -84,7 +76,7 @@ async def test_what_outlasts_the_drain_timeout_is_cut(stage: Stage, tmp_path: Pa
     engine = await stage.backend(itl_s=0.01)
     config = written(tmp_path, [engine.url], server={"drain_timeout": "300ms"})
     async with ServingProcess(config) as proxy, aiohttp.ClientSession() as http:
-        await ready(proxy, http)
+        await proxy.ready()
         client, answer = await stream(stage, proxy, 0, 100_000)
         proxy.signal(signal.SIGTERM)
         assert await proxy.ends() == 0, proxy
@@ -96,7 +88,7 @@ async def test_a_second_signal_means_now(stage: Stage, tmp_path: Path) -> None:
     engine = await stage.backend(itl_s=0.01)
     config = written(tmp_path, [engine.url], server={"drain_timeout": "600s"})
     async with ServingProcess(config) as proxy, aiohttp.ClientSession() as http:
-        await ready(proxy, http)
+        await proxy.ready()
         client, _ = await stream(stage, proxy, 0, 100_000)
         proxy.signal(signal.SIGTERM)
         await proxy.says("draining")
@@ -110,7 +102,7 @@ async def test_connections_made_before_the_port_closes_are_served(stage: Stage, 
     engine = await stage.backend()
     config = written(tmp_path, [engine.url], server={"drain_timeout": "20s"})
     async with ServingProcess(config) as proxy, aiohttp.ClientSession() as http:
-        await ready(proxy, http)
+        await proxy.ready()
         # Stopped, it accepts nothing itself; the kernel goes on accepting for it.
         proxy.signal(signal.SIGSTOP)
         clients = [await stage.client(proxy) for _ in range(50)]

@@ -7,7 +7,7 @@ LLMPROXY_ENGINES_MODEL another of the models in it (SmolLM2-135M-Instruct: real 
 
 The servers are started once, and once again after each test that ends one; the files are in an order that makes few
 restarts. The proxy in front is the whole product (`llmproxy.app.App`), a new one for each test, checked for leaks at
-the end like in every other end-to-end test.
+the end like in every other end-to-end test. What the servers say is in .engines/logs/.
 """
 
 import os
@@ -39,7 +39,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], Any]]:
 
 
 @pytest.fixture(scope="session")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+def engines() -> Iterator[Engines]:
     """The two servers; not started yet."""
     directory = Path(os.environ.get("LLMPROXY_ENGINES_DIR", ROOT / ".engines"))
     model = os.environ.get("LLMPROXY_ENGINES_MODEL", TINY)
@@ -49,7 +49,9 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
         pytest.exit(f"two real engines need 8 GB of free memory; there are {free_kb // 1000} MB", 1)
     # A terminated test run ends as one that was interrupted, so that it leaves no engines behind.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    engines = Engines(directory, model, tmp_path_factory.mktemp("vllm"))
+    logs = ROOT / ".engines/logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    engines = Engines(directory, model, logs)
     yield engines
     engines.destroy()
     signal.signal(signal.SIGTERM, before)

@@ -22,7 +22,7 @@ async def full(up: Engines) -> AsyncIterator[Engines]:
     asked = [Asking(up.a.port, chat(up.endless), headers=[KEY_LINE]) for _ in range(ROOM)]
 
     async def is_full() -> bool:
-        return (await up.a.ask("POST", CHAT, chat(1))).status == 503
+        return await up.a.running() + await up.a.metric("num_requests_waiting") == ROOM
 
     await poll(is_full, "a full engine")
     yield up

@@ -214,6 +214,7 @@ class Engines:
 
         def server(id: str, core: int, *flags: str) -> VllmServer:
             log = logs / f"vllm-{id}.log"
+            log.unlink(missing_ok=True)
             return VllmServer(id, directory=directory, model=model, core=cores[core], log=log, flags=flags)
 
         self.a = server("a", 0, "--max-num-queued-reqs=32")

@@ -6,6 +6,10 @@ import signal
 import sys
 from types import TracebackType
 
+import aiohttp
+
+from tests.harness.waiting import until
+
 
 class Running:
     """`async with Running("serve", "--config", path) as proxy:`; killed at the end if it still runs."""
@@ -93,3 +97,12 @@ class ServingProcess(Running):
         self.port = int((await self.says(r"serving http://[\d.]+:(\d+) "))[1])
         self.admin_url = (await self.says(r"admin API on (http://[\d.]+:\d+)"))[1]
         return self
+
+    async def ready(self) -> None:
+        """Wait until it has backends to give work to."""
+
+        async def is_ready() -> bool:
+            async with aiohttp.ClientSession() as http, http.get(f"{self.admin_url}/readyz") as response:
+                return response.status == 200
+
+        await until(is_ready, f"a ready proxy: {self}")

@@ -42,7 +42,11 @@ WHOLE: dict[str, Whole] = {
     "chunked with trailers that end here": Whole(
         CHUNKED + b"5\r\nhello\r\n0\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: 1\r\nX-T: 2\r\n\r\n",
         b"hello",
+        pooled=False,
         trailers=((b"x-t", b"2"),),
+    ),
+    "chunked with a trailer that closes": Whole(
+        CHUNKED + b"5\r\nhello\r\n0\r\nConnection: close\r\n\r\n", b"hello", pooled=False
     ),
     "connection: close": Whole(OK + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello", b"hello", pooled=False),
     "chunked, connection: close": Whole(

@@ -228,6 +228,17 @@ async def test_a_client_that_is_behind_already():
     await run.end()
 
 
+async def test_a_client_that_was_behind_before_there_was_a_relay():
+    """As when an earlier attempt wrote to it: nobody told this one."""
+    run = Run()
+    run.exchange.asked.flow = lambda paused: None
+    run.client.stuck = True
+    run.client.write(b"HTTP/1.1 103 Early Hints\r\nX: %b\r\n\r\n" % (b"x" * HIGH_WATER))
+    assert run.transport.is_reading()
+    await run.feed(CHUNKED, chunk(b"a"))
+    assert not run.transport.is_reading()
+
+
 async def test_the_end_comes_while_paused():
     """Pooled while paused, the connection would hang its next user."""
     for data in (OK + b"Content-Length: 100000\r\n\r\n", CHUNKED + b"186a0\r\n"):

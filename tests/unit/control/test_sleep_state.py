@@ -3,6 +3,7 @@ import pytest
 from llmproxy.control.sleep_state import (
     ABSENT_FOR_S,
     METRICS_MAX_BYTES,
+    TROUBLED_FOR_S,
     Flag,
     SleepCheck,
     SleepGauge,
@@ -160,7 +161,8 @@ async def test_a_server_that_cannot_say_is_awake_and_soon_left_alone():
 
 @pytest.mark.parametrize("trouble", [TimeoutError(), 500])
 async def test_trouble_keeps_the_last_answer_and_is_no_proof_of_absence(trouble):
-    check = SleepCheck(ManualClock())
+    clock = ManualClock()
+    check = SleepCheck(clock)
     engine = Engine(**flags(True, False))
     await check.ask(engine.fetch)
     engine.pages["/is_sleeping"] = trouble
@@ -168,7 +170,23 @@ async def test_trouble_keeps_the_last_answer_and_is_no_proof_of_absence(trouble)
         await check.ask(engine.fetch)
     assert check.asleep is True
     engine.pages |= {"/" + name: page for name, page in flags(False, False).items()}
+    clock.advance(TROUBLED_FOR_S)
     assert await check.ask(engine.fetch) is False
+
+
+async def test_a_server_that_may_be_shutting_down_is_not_asked_again_at_once():
+    clock = ManualClock()
+    check = SleepCheck(clock)
+    engine = Engine(**flags(True, False) | {"is_sleeping": 500})
+    for _ in range(3):
+        with pytest.raises(SleepUnknownError):
+            await check.ask(engine.fetch)
+        clock.advance(TROUBLED_FOR_S / 4)
+    assert engine.asked == ["/is_sleeping"]
+    check.forget()
+    with pytest.raises(SleepUnknownError):
+        await check.ask(engine.fetch)
+    assert engine.asked == ["/is_sleeping", "/is_sleeping"]
 
 
 async def test_a_restarted_server_is_asked_everything_again():

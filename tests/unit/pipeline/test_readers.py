@@ -148,6 +148,15 @@ def test_an_unfinished_event_is_kept_back(events):
     assert events.end() == second[:9]
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_an_event_passes_as_soon_as_it_is_whole(events, line_end):
+    """Wherever its end is cut."""
+    whole = chunk("a").replace(b"\n", line_end)
+    for cut in range(1, len(line_end) * 2 + 1):
+        assert events.read(whole[:-cut]) is HOLD
+        assert events.read(whole[-cut:]) == whole
+
+
 def test_comments_before_the_first_event_wait_for_it(events, watch):
     assert events.read(b": ping\n\n") is HOLD
     assert events.read(b": pong\n\n: pi") is HOLD
