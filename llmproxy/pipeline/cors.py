@@ -1,7 +1,17 @@
 """Cross-origin access for browsers (Fetch standard, CORS protocol). Off unless origins are configured."""
 
+import re
+from typing import Final
+
 from llmproxy.config.model import CorsConfig
 from llmproxy.wire.inbound import InboundRequest
+
+_LINES: Final = re.compile(rb"^access-control-[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
+
+
+def without_cors(lines: bytes) -> bytes:
+    """An engine's header lines without its own say on the matter: browsers refuse an answer with two."""
+    return _LINES.sub(b"", lines)
 
 
 def cors_lines(cors: CorsConfig, request: InboundRequest) -> bytes:

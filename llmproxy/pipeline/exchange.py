@@ -1,5 +1,6 @@
 """Everything that belongs to one request in flight, and what can happen to it from outside."""
 
+import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +216,12 @@ class Exchange:
                 self.model, _ = bodies.multipart_model(request.body, request.content_type)
             elif route.json:
                 self.body = bodies.decode(request.body)
-                self.model = self.body.model if isinstance(self.body.model, str) else None
+            elif route.has_model and b"json" in request.content_type:
+                # A route nobody listed: what it says helps, and what is wrong with it the engine will say.
+                with contextlib.suppress(BadRequest):
+                    self.body = bodies.decode(request.body)
+            if isinstance(self.body.model, str):
+                self.model = self.body.model
         elif route.json and request.method == b"POST" and not request.streamed:
             raise BadRequest("the request has no body", code="invalid_json")
         if self.model is None and (named := request.header(b"x-llmproxy-model")) is not None:
@@ -357,6 +363,7 @@ class Exchange:
         assert self.target is not None
         terms = self.target.terms
         first_byte_at = self.sent_at + terms.first_byte_s if terms.first_byte_s else NEVER
+        look_again_at = now + terms.commit_after_s if terms.commit_after_s else NEVER
         if now >= first_byte_at:
             return False
         if self.reader is not None and not self.answered and terms.commit_after_s:
@@ -364,5 +371,5 @@ class Exchange:
             relay.ready.set(None)
         else:
             # The head has not come yet either; look again.
-            self.connection.deadline = min(now + terms.commit_after_s, first_byte_at, self.total_at)
+            self.connection.deadline = min(look_again_at, first_byte_at, self.total_at)
         return True

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from llmproxy.pipeline.answer import status_line
+from llmproxy.pipeline.cors import without_cors
 from llmproxy.pipeline.links import Link
 from llmproxy.pipeline.readers import EventReader
 from llmproxy.pipeline.routes import wire_path
@@ -90,7 +91,7 @@ def answer_head(x: "Exchange", relay: Relay) -> tuple[bytes, Framing]:
     bounds = x.snapshot.bounds
     lines = b"%b%bX-Request-Id: %b\r\n%b%b%b%b%b\r\n" % (
         status_line(status),
-        head.lines,
+        without_cors(head.lines) if bounds.has_cors else head.lines,
         x.id,
         link.id_line if bounds.reveal_backend else b"",
         b"" if head.via else b"Via: 1.1 llmproxy\r\n",

@@ -50,7 +50,12 @@ class Deadlines:
         for item in late:
             # An earlier one may have ended or re-armed this one meanwhile.
             if item.deadline <= now and item in self._items:
-                item.expired(now)
+                try:
+                    item.expired(now)
+                except Exception as error:
+                    # A fault of ours in one must not take the others' time away, now or at each sweep from now on.
+                    self._items.discard(item)
+                    self._loop.call_exception_handler({"message": f"{item!r} failed to expire", "exception": error})
 
     def _tick(self) -> None:
         try:

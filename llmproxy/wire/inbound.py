@@ -173,7 +173,9 @@ class InboundRequest:
 
     def _rare(self, kind: int, value: bytes) -> None:
         if kind == fields.REQUEST_ID:
-            self.request_id = value.strip()
+            # Checked at once, because it is told to clients whose requests are refused, too.
+            value = value.strip()
+            self.request_id = value if fields.is_sane_request_id(value) else None
         elif kind == fields.VIA:
             self.via = value if self.via is None else self.via + b", " + value
         elif kind == fields.TRANSFER_ENCODING:

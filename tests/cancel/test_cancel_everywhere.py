@@ -185,6 +185,7 @@ async def test_leaving_at_an_await_gives_everything_back(stage: Stage, story: st
     record = await scene.proxy.record(ID)
     assert record["outcome"] == "abandoned"
     assert record["status"] == (200 if phases[leave_at - 1] is Phase.RELAYING else 499)
+    assert scene.proxy.pool().queue.waiting == 0
     for hog in scene.hogs:
         hog.leave()
     await scene.proxy.without_clients()

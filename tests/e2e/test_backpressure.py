@@ -196,7 +196,11 @@ async def test_a_backend_that_does_not_take_the_upload_times_out(stage: Stage) -
     backend = await stage.scripted(script, reads_bodies=False, receive_buffer=4096)
     proxy = await stage.proxy(backend, server={"timeouts": {"body": "200ms"}})
     client = await stage.client(proxy)
-    headers = [("Content-Length", str(64 * MIB)), ("Content-Type", "application/octet-stream"), ("X-Request-Id", "stuck")]
+    headers = [
+        ("Content-Length", str(64 * MIB)),
+        ("Content-Type", "application/octet-stream"),
+        ("X-Request-Id", "stuck"),
+    ]
     await client.send("PUT", "/v1/files/x", headers=headers)
     for _ in range(64):
         client.writer.write(b"u" * MIB)

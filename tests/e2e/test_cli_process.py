@@ -80,7 +80,7 @@ async def test_the_demo_prints_a_curl_line_that_works() -> None:
         async with aiohttp.ClientSession() as http, http.get(metrics) as response:
             page = await response.text()
         assert re.search(r'^llmproxy_requests_total\{[^}]*status="200"\} 1\.0$', page, re.MULTILINE)
-        assert page.count('llmproxy_backend_up{') == 2
+        assert page.count("llmproxy_backend_up{") == 2
         demo.signal(signal.SIGINT)
         assert await demo.ends() == 0
     assert "Traceback" not in demo.err

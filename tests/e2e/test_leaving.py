@@ -50,9 +50,7 @@ async def abandoned(proxy: Proxy, id: str, status: int = 499) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("fault", ["hang", "stall", "stall_after=0,comments=5", "stall_after=2"])
-async def test_while_the_engine_works(
-    stage: Stage, leave: Callable[[Client], Any], stream: bool, fault: str
-) -> None:
+async def test_while_the_engine_works(stage: Stage, leave: Callable[[Client], Any], stream: bool, fault: str) -> None:
     engine = await stage.backend(fail=fault)
     proxy = await stage.proxy(engine)
     client = await stage.client(proxy)
@@ -107,7 +105,10 @@ async def test_while_a_connection_is_made(stage: Stage, leave: Callable[[Client]
     leave(client)
     await gone(proxy)
     await abandoned(proxy, "left")
-    await until(lambda: not [t for t in asyncio.all_tasks() if "ConnectionPool._connect" in repr(t.get_coro())], "no connecting task")
+    await until(
+        lambda: not [t for t in asyncio.all_tasks() if "ConnectionPool._connect" in repr(t.get_coro())],
+        "no connecting task",
+    )
 
 
 async def test_while_it_sends_a_body_that_is_held(stage: Stage, leave: Callable[[Client], Any]) -> None:
@@ -175,7 +176,9 @@ async def test_with_requests_waiting_behind_the_one_that_runs(stage: Stage, leav
     proxy = await stage.proxy(engine)
     client = await stage.client(proxy)
     await client.send_raw(request_bytes("POST", CHAT, chat(), [("X-Request-Id", "r0")]) * 5)
-    await until(lambda: engine.in_flight == 1 and proxy.handler.buffered == 5 * len(json.dumps(chat())), "five requests")
+    await until(
+        lambda: engine.in_flight == 1 and proxy.handler.buffered == 5 * len(json.dumps(chat())), "five requests"
+    )
     leave(client)
     await gone(proxy, engine)
     assert engine.received == 1

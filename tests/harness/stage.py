@@ -33,11 +33,13 @@ class Stage:
     async def backend(
         self, *, ttft_s: float = 0.0, itl_s: float = 0.001, max_num_seqs: int = 256, **options: Any
     ) -> Emulator:
-        """An emulated backend, fast unless told otherwise."""
+        """An emulated backend, fast unless told otherwise, that keeps connections longer than any test waits."""
         engine = EngineOptions(
             ttft_s=ttft_s, itl_s=itl_s, max_num_seqs=max_num_seqs, prefill_s_per_token=0.0, batch_slowdown=0.0
         )
-        return await self._stack.enter_async_context(Emulator(EmulatorOptions(engine=engine, **options)))
+        return await self._stack.enter_async_context(
+            Emulator(EmulatorOptions(engine=engine, **{"keepalive_s": 60.0} | options))
+        )
 
     async def backends(self, count: int, **options: Any) -> list[Emulator]:
         """Several alike, named `b1`, `b2`, ... in `X-Emulator`."""

@@ -86,6 +86,11 @@ def test_not_lengths(value):
         parse_length(value)
 
 
+@pytest.mark.parametrize("value", [b"", b"a b", b"x" * 129, b"\xff"])
+def test_a_request_id_that_is_not_sane_is_as_good_as_none(value):
+    assert head((b"X-Request-Id", value)).request_id is None
+
+
 def test_lengths():
     assert [parse_length(value) for value in (b"0", b"007", b"9" * 18)] == [0, 7, 10**18 - 1]
 

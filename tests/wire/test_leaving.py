@@ -96,6 +96,23 @@ async def test_nothing_is_begun_for_a_client_that_left():
     wire.assert_clean()
 
 
+@pytest.mark.parametrize("data", [SIMPLE, GOLDEN["h2c upgrade"], SIMPLE + SIMPLE])
+async def test_a_fault_of_ours_is_not_the_clients(data):
+    """It goes up to the loop, which closes the connection; the client is not told that it was malformed."""
+    wire = Wire(RecordingHandler(later=True))
+    transport = wire.connect()
+
+    def fail(connection, request):
+        raise ZeroDivisionError
+
+    wire.handler.begin = fail
+    with pytest.raises(ZeroDivisionError):
+        transport.protocol.data_received(data)
+    assert transport.sent == b""
+    by_reset(transport)
+    wire.assert_clean()
+
+
 async def test_late_answers_go_nowhere():
     wire = Wire(RecordingHandler(later=True))
     transport = wire.connect()

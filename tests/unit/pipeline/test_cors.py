@@ -3,7 +3,7 @@
 import pytest
 
 from llmproxy.config.model import CorsConfig
-from llmproxy.pipeline.cors import cors_lines, is_preflight, preflight_lines
+from llmproxy.pipeline.cors import cors_lines, is_preflight, preflight_lines, without_cors
 from llmproxy.wire.inbound import InboundRequest
 
 ORIGIN = b"https://chat.example.com"
@@ -64,6 +64,15 @@ def test_preflight():
         b"OPTIONS", Origin=ORIGIN, Access_Control_Request_Method=b"POST", Access_Control_Request_Headers=b"x-a, x-b"
     )
     assert sorted_lines(preflight_lines(cors, asked))[b"Access-Control-Allow-Headers"] == b"x-a, x-b"
+
+
+def test_engines_do_not_say_it_too():
+    kept = b"Date: x\r\nX-Access-Control-Allow-Origin: *\r\nVary: Origin\r\n"
+    lines = b"Date: x\r\naccess-control-allow-origin: *\r\nX-Access-Control-Allow-Origin: *\r\n"
+    lines += b"Access-Control-Expose-Headers: access-control-x\r\nVary: Origin\r\n"
+    assert without_cors(lines) == kept
+    assert without_cors(kept) == kept
+    assert without_cors(b"") == b""
 
 
 def test_what_is_no_preflight():
