@@ -61,6 +61,7 @@ class Exchange:
         "first_at",
         "handler",
         "id",
+        "keep_alive",
         "link",
         "model",
         "outcome",
@@ -117,6 +118,8 @@ class Exchange:
         self.error: ProxyError | None = None
         self.outcome = Outcome.ABANDONED
         self.answered = False
+        # As the answer's head has told the client, who may have sent its next request by now.
+        self.keep_alive = False
         self.queue_s = 0.0
         self.chosen_at = 0.0
         self.sent_at = 0.0
@@ -278,6 +281,7 @@ class Exchange:
         """Send the engine's head and what is held of its body; from now on the answer is this one."""
         self.status = relay.connection.status
         head, framing = answer_head(self, relay)
+        self.keep_alive = self.keeps_alive
         self.answered = reader.committed = True
         relay.commit(self.connection, head, framing)
         self.drop_payload()
@@ -293,6 +297,7 @@ class Exchange:
         headers = b"X-Request-Id: %b\r\n%b" % (self.id, self.handler.cors(self.snapshot, self.request))
         if error.close:
             self.request.keep_alive = False
+        self.keep_alive = self.keeps_alive
         answer = error_answer(
             error,
             self.route.dialect,

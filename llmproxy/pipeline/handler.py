@@ -306,7 +306,7 @@ class Handler:
         x.drop_payload()
         self._account.ended(x, self.clock())
         # The client's connection is closed already when it was the client who left.
-        x.connection.finish(x.request, x.keeps_alive)
+        x.connection.finish(x.request, x.keep_alive)
         # Without reference cycles a request's memory is free, and warm in the cache, for the next one.
         x.relay = x.reader = x.steps = x.view = None
 

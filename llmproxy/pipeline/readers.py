@@ -17,6 +17,8 @@ EVENT_MAX_BYTES: Final = 1 << 20
 _ABORT: Final = re.compile(rb'"finish_reason"\s*:\s*"abort"')
 _MESSAGE_ABORT: Final = re.compile(rb'"type"\s*:\s*"message_delta".*"stop_reason"\s*:\s*null', re.DOTALL)
 """A message that ends for no reason: what vLLM makes of an abort in Anthropic's dialect, which has no word for it."""
+_FULL: Final = b"try again later or on a different instance"
+"""What vLLM adds to a 503 that says no more than that its queue is full (`--max-num-queued-reqs`); no Retry-After."""
 _ERROR_EVENT: Final = re.compile(rb'data:\s*\{\s*"(?:error"|type"\s*:\s*"error")')
 _CODE_4XX: Final = re.compile(rb'"code"\s*:\s*"?4[0-9][0-9]\b')
 _RESPONSE_ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[^"\\]{1,200})"')
@@ -76,14 +78,26 @@ class Tokens:
 
 
 class AnswerReader:
-    """What all readers share. `failure` is set when the engine's answer is itself a failure."""
+    """What all readers share. `failure` is set when the engine's answer is itself a failure; `says_full` when its body
+    has the words of a full engine, which mean that in an answer with status 503."""
 
-    __slots__ = ("_clock", "_watcher", "committed", "failure", "last_at", "response_id", "tokens", "wants_response_id")
+    __slots__ = (
+        "_clock",
+        "_watcher",
+        "committed",
+        "failure",
+        "last_at",
+        "response_id",
+        "says_full",
+        "tokens",
+        "wants_response_id",
+    )
 
     def __init__(self, watcher: Watcher, clock: Callable[[], float]) -> None:
         self._watcher = watcher
         self._clock = clock
         self.failure: Outcome | None = None
+        self.says_full = False
         self.committed = False
         self.last_at = 0.0
         self.tokens = Tokens()
@@ -148,6 +162,7 @@ class WholeReader(AnswerReader):
             return PASS
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts = None
+        self.says_full = _FULL in body
         if b'"abort"' in body and _ABORT.search(body):
             self.failure = Outcome.ENGINE_ABORT
         if self.wants_response_id:
@@ -278,6 +293,8 @@ class EventReader(AnswerReader):
             return event
         self.failure = Outcome.ENGINE_ABORT
         if not self.committed:
+            if _FULL in event:
+                self.failure = Outcome.BUSY
             return event
         self._ended = True
         return self._error_event()

@@ -85,13 +85,13 @@ class Scene:
         return sum(backend.load.in_flight for backend in self.proxy.pool().backends)
 
 
-async def streamed(scene: Scene) -> None:
+async def lost_twice(scene: Scene) -> None:
     """b1 refuses, b2 dies in its prefill, b3 answers."""
     scene.engines[0].set_fault("refuse")
     scene.engines[1].set_fault("die_after=0")
 
 
-async def first_streamed(scene: Scene) -> None:
+async def all_well(scene: Scene) -> None:
     """Nothing goes wrong."""
 
 
@@ -112,7 +112,7 @@ async def waiting(scene: Scene) -> None:
     scene.task = asyncio.ensure_future(make_room())
 
 
-async def sick(scene: Scene) -> None:
+async def failed_twice(scene: Scene) -> None:
     """Failures that cost budget: 500, an abort as the first event, then an answer."""
     scene.engines[0].set_fault("status=500")
     scene.engines[1].set_fault("abort_after=0")
@@ -120,23 +120,17 @@ async def sick(scene: Scene) -> None:
 
 CHATS = chat(max_tokens=5)
 WHOLE = chat(stream=False, max_tokens=5)
-STORIES: dict[str, tuple[Callable[[Scene], Awaitable[None]], object, dict[str, object], list[Phase]]] = {
-    "connect, answer, relay": (first_streamed, CHATS, {}, [Phase.CONNECTING, Phase.ANSWER, Phase.RELAYING]),
-    "connect, answer": (first_streamed, WHOLE, {}, [Phase.CONNECTING, Phase.ANSWER]),
-    "a failover after another": (
-        streamed, CHATS, {},
-        [Phase.CONNECTING, Phase.CONNECTING, Phase.ANSWER, Phase.CONNECTING, Phase.ANSWER, Phase.RELAYING],
-    ),
-    "out of the budget": (
-        sick, CHATS, {},
-        [Phase.CONNECTING, Phase.ANSWER, Phase.CONNECTING, Phase.ANSWER, Phase.CONNECTING, Phase.ANSWER, Phase.RELAYING],
-    ),
-    "a stale connection": (kept_too_long, CHATS, {}, [Phase.ANSWER, Phase.CONNECTING, Phase.ANSWER, Phase.RELAYING]),
-    "the queue": (
-        waiting, CHATS, {"max_concurrency": 1}, [Phase.QUEUED, Phase.CONNECTING, Phase.ANSWER, Phase.RELAYING]
-    ),
-    "an upload": (first_streamed, b"x" * 300_000, {}, [Phase.CONNECTING, Phase.UPLOADING]),
-}  # fmt: skip
+CONNECT, ANSWER, RELAY = Phase.CONNECTING, Phase.ANSWER, Phase.RELAYING
+Story = tuple[Callable[[Scene], Awaitable[None]], object, dict[str, object], list[Phase]]
+STORIES: dict[str, Story] = {
+    "a stream": (all_well, CHATS, {}, [CONNECT, ANSWER, RELAY]),
+    "a whole answer": (all_well, WHOLE, {}, [CONNECT, ANSWER]),
+    "lost twice": (lost_twice, CHATS, {}, [CONNECT, CONNECT, ANSWER, CONNECT, ANSWER, RELAY]),
+    "failed twice": (failed_twice, CHATS, {}, [CONNECT, ANSWER, CONNECT, ANSWER, CONNECT, ANSWER, RELAY]),
+    "kept too long": (kept_too_long, CHATS, {}, [ANSWER, CONNECT, ANSWER, RELAY]),
+    "the queue": (waiting, CHATS, {"max_concurrency": 1}, [Phase.QUEUED, CONNECT, ANSWER, RELAY]),
+    "an upload": (all_well, b"x" * 300_000, {}, [CONNECT, Phase.UPLOADING]),
+}
 
 
 async def tell(stage: Stage, story: str, leave_at: int | None) -> tuple[Scene, Leaver, Client]:
@@ -184,7 +178,7 @@ async def test_leaving_at_an_await_gives_everything_back(stage: Stage, story: st
     assert leaver.phases == phases[:leave_at]
     record = await scene.proxy.record(ID)
     assert record["outcome"] == "abandoned"
-    assert record["status"] == (200 if phases[leave_at - 1] is Phase.RELAYING else 499)
+    assert record["status"] == (200 if phases[leave_at - 1] is RELAY else 499)
     assert scene.proxy.pool().queue.waiting == 0
     for hog in scene.hogs:
         hog.leave()

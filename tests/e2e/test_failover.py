@@ -279,3 +279,20 @@ async def test_a_stream_that_ends_before_it_began_is_lost(stage: Stage) -> None:
     answer = await stage.ask(proxy, chat(), id="empty")
     assert (answer.header("x-llmproxy-backend"), answer.events[-1]) == ("b2", "[DONE]")
     assert (await proxy.record("empty"))["retries"] == ["reset"]
+
+
+async def test_a_backend_that_does_not_even_refuse(stage: Stage) -> None:
+    """As when its machine is gone: the connection hangs in the making."""
+    deaf, well = await stage.deaf(), await stage.backend()
+    proxy = await lopsided(stage, deaf, well, pool={"timeouts": {"connect": "150ms"}})
+    await deaf.turn_deaf()
+    answer = await stage.ask(proxy, chat(), id="hung")
+    assert (answer.header("x-llmproxy-backend"), answer.events[-1]) == ("b2", "[DONE]")
+    assert (await proxy.record("hung"))["retries"] == ["connect_timeout"]
+
+
+async def test_a_backend_known_by_its_name(stage: Stage) -> None:
+    engine = await stage.backend()
+    proxy = await stage.proxy(f"http://localhost:{engine.port}")
+    assert (await stage.ask(proxy, chat())).events[-1] == "[DONE]"
+    assert next(r for r in engine.requests if r.path == CHAT).header("host") == f"localhost:{engine.port}"

@@ -75,9 +75,9 @@ async def test_sigterm_under_load_drops_nothing(stage: Stage, tmp_path: Path) ->
 async def test_what_outlasts_the_drain_timeout_is_cut(stage: Stage, tmp_path: Path) -> None:
     engine = await stage.backend(itl_s=0.01)
     config = written(tmp_path, [engine.url], server={"drain_timeout": "300ms"})
-    async with ServingProcess(config) as proxy, aiohttp.ClientSession() as http:
+    async with ServingProcess(config) as proxy:
         await proxy.ready()
-        client, answer = await stream(stage, proxy, 0, 100_000)
+        client, _ = await stream(stage, proxy, 0, 100_000)
         proxy.signal(signal.SIGTERM)
         assert await proxy.ends() == 0, proxy
         await until(lambda: engine.in_flight == 0, "a free engine")
@@ -87,7 +87,7 @@ async def test_what_outlasts_the_drain_timeout_is_cut(stage: Stage, tmp_path: Pa
 async def test_a_second_signal_means_now(stage: Stage, tmp_path: Path) -> None:
     engine = await stage.backend(itl_s=0.01)
     config = written(tmp_path, [engine.url], server={"drain_timeout": "600s"})
-    async with ServingProcess(config) as proxy, aiohttp.ClientSession() as http:
+    async with ServingProcess(config) as proxy:
         await proxy.ready()
         client, _ = await stream(stage, proxy, 0, 100_000)
         proxy.signal(signal.SIGTERM)
@@ -101,7 +101,7 @@ async def test_connections_made_before_the_port_closes_are_served(stage: Stage, 
     """The kernel has accepted them: whoever connects before the listener is gone gets an answer."""
     engine = await stage.backend()
     config = written(tmp_path, [engine.url], server={"drain_timeout": "20s"})
-    async with ServingProcess(config) as proxy, aiohttp.ClientSession() as http:
+    async with ServingProcess(config) as proxy:
         await proxy.ready()
         # Stopped, it accepts nothing itself; the kernel goes on accepting for it.
         proxy.signal(signal.SIGSTOP)

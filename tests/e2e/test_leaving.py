@@ -1,4 +1,4 @@
-"""A client that leaves, in whatever way and whenever, frees its place on the engine at once, and nothing of it stays."""
+"""A client that leaves, however and whenever, frees its place on the engine at once, and nothing of it stays."""
 
 import asyncio
 import json

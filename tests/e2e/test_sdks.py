@@ -151,11 +151,11 @@ async def test_nobody_there_is_a_503_that_says_when_to_come_back(stage: Stage) -
 async def test_a_broken_stream_raises(stage: Stage) -> None:
     proxy = await stage.proxy(await stage.backend(fail="die_after=3"))
     async with openai.AsyncOpenAI(base_url=f"{proxy.url}/v1", api_key="key", max_retries=0) as client:
-        said = []
+        stream = await client.chat.completions.create(**ASK, stream=True)
+        said = [(await anext(stream)).choices[0].delta.content for _ in range(4)]
+        assert len("".join(part or "" for part in said).split()) == 3
         with pytest.raises(openai.APIError) as broken:
-            async for chunk in await client.chat.completions.create(**ASK, stream=True):
-                said.append(chunk.choices[0].delta.content)
-    assert len("".join(part or "" for part in said).split()) == 3
+            await anext(stream)
     assert broken.value.code == "upstream_lost"
 
 

@@ -12,7 +12,7 @@ from tests.harness.stage import Stage
 pytestmark = pytest.mark.engines
 
 KEY_LINE = ("Authorization", f"Bearer {KEY}")
-ROOM = 32
+ROOM = 64
 """`--max-num-queued-reqs` of server a: requests running and waiting together."""
 
 

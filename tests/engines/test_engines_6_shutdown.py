@@ -24,8 +24,9 @@ pytestmark = pytest.mark.engines
 
 
 async def test_an_engine_that_drops_its_work_at_sigterm(up: Engines, stage: Stage) -> None:
-    """vLLM's default: streams end with finish_reason "abort", whole answers are cut short and called 200."""
-    proxy = await proxy_over(stage, *up.both)
+    """vLLM's default: streams end with finish_reason "abort", whole answers are cut short and called 200. Now and then
+    its engine process is gone before it could say so; then all of them hang, on a server that accepts nothing new."""
+    proxy = await proxy_over(stage, *up.both, pool={"timeouts": {"first_byte": "30s", "between_bytes": "10s"}})
     paths = (CHAT, COMPLETIONS, MESSAGES)
     whole = [Asking(proxy.port, body_for(path, 600), path) for path in paths for _ in range(2)]
     streams = [Asking(proxy.port, body_for(path, 600, stream=True), path) for path in paths for _ in range(2)]

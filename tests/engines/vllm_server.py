@@ -217,7 +217,7 @@ class Engines:
             log.unlink(missing_ok=True)
             return VllmServer(id, directory=directory, model=model, core=cores[core], log=log, flags=flags)
 
-        self.a = server("a", 0, "--max-num-queued-reqs=32")
+        self.a = server("a", 0, "--max-num-queued-reqs=64")
         self.b = server("b", -1, "--shutdown-timeout=60")
         self.both = (self.a, self.b)
         self.endless = self.a.context_tokens - 500

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -90,10 +91,10 @@ class Client:
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int, *, receive_buffer: int | None = None) -> "Client":
+    async def open(cls, port: int, *, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None) -> "Client":
         """Connect. A small `receive_buffer` makes a client that falls behind as soon as it stops reading."""
         if receive_buffer is None:
-            return cls(*await asyncio.open_connection("127.0.0.1", port))
+            return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls))
         plain = socket.socket()
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         plain.setblocking(False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -69,13 +70,21 @@ class Scripted:
     """`async with Scripted(script) as backend:` serves at `backend.url`. Probes are answered well, out of the script's
     sight. With `reads_bodies` off the script is called on the head, and what follows it stays unread."""
 
-    def __init__(self, script: Script, *, reads_bodies: bool = True, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        reads_bodies: bool = True,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.turns: list[Turn] = []
         self.left = 0
         """Connections that the proxy has closed, those of probes not counted."""
         self._script = script
         self._reads_bodies = reads_bodies
         self._receive_buffer = receive_buffer
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Scripted":
@@ -84,9 +93,9 @@ class Scripted:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         listening.bind(("127.0.0.1", 0))
         limit = self._receive_buffer or 2**16
-        self._server = await asyncio.start_server(self._accept, sock=listening, limit=limit)
+        self._server = await asyncio.start_server(self._accept, sock=listening, limit=limit, ssl=self._tls)
         self.port = listening.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(
