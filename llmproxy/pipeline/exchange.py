@@ -335,7 +335,12 @@ class Exchange:
         if self._held_bytes:
             self.handler.release(self._held_bytes)
             self._held_bytes = 0
-        self.payload = self.request.body = b""
+        # Thousands of streams may be open, each for minutes: keep nothing that only its beginning needed.
+        request = self.request
+        self.payload = request.body = request.forward = b""
+        request.headers = []
+        if self.view is not None:
+            self.view.headers = ()
 
     def timed_out(self, message: str) -> ProxyError:
         return UpstreamFailed(message, status=504, code="timeout")

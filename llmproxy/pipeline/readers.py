@@ -8,19 +8,13 @@ import msgspec
 
 from llmproxy.core.outcome import Outcome
 from llmproxy.pipeline.body import Usage
+from llmproxy.pipeline.events import ends_unsaid, gives_up, is_cut_short, is_opener, says_full, split_events
 from llmproxy.wire.relay import DROP, HOLD, PASS, Verdict
 
 HELD_MAX_BYTES: Final = 1 << 20
 """Non-stream answers up to this size are held whole, so that a backend dying in the middle costs the client nothing."""
 EVENT_MAX_BYTES: Final = 1 << 20
 
-_ABORT: Final = re.compile(rb'"finish_reason"\s*:\s*"abort"')
-_MESSAGE_ABORT: Final = re.compile(rb'"type"\s*:\s*"message_delta".*"stop_reason"\s*:\s*null', re.DOTALL)
-"""A message that ends for no reason: what vLLM makes of an abort in Anthropic's dialect, which has no word for it."""
-_FULL: Final = b"try again later or on a different instance"
-"""What vLLM adds to a 503 that says no more than that its queue is full (`--max-num-queued-reqs`); no Retry-After."""
-_ERROR_EVENT: Final = re.compile(rb'data:\s*\{\s*"(?:error"|type"\s*:\s*"error")')
-_CODE_4XX: Final = re.compile(rb'"code"\s*:\s*"?4[0-9][0-9]\b')
 _RESPONSE_ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[^"\\]{1,200})"')
 
 
@@ -28,6 +22,16 @@ class _Whole(msgspec.Struct, gc=False):
     usage: Usage | None = None
     type: Any = None
     stop_reason: Any = None
+    object: Any = None
+    status: Any = None
+
+    @property
+    def is_given_up(self) -> bool:
+        """A message that stopped for no reason, or a completed response of no tokens (see `events`)."""
+        if self.type == "message":
+            return self.stop_reason is None
+        unsaid = self.usage is not None and self.usage.output_tokens == 0
+        return unsaid and self.object == "response" and self.status == "completed"
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -162,8 +166,8 @@ class WholeReader(AnswerReader):
             return PASS
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts = None
-        self.says_full = _FULL in body
-        if b'"abort"' in body and _ABORT.search(body):
+        self.says_full = says_full(body)
+        if is_cut_short(body):
             self.failure = Outcome.ENGINE_ABORT
         if self.wants_response_id:
             self._look_for_id(body)
@@ -173,16 +177,27 @@ class WholeReader(AnswerReader):
             return PASS
         if whole.usage is not None:
             self.tokens.take(whole.usage)
-        if whole.type == "message" and whole.stop_reason is None:
+        if whole.is_given_up:
             self.failure = Outcome.ENGINE_ABORT
         return PASS
 
 
 class EventReader(AnswerReader):
-    """An event-stream (WHATWG HTML, 9.2). Pieces pass as they come as long as they end between two events and hold
-    nothing to act on; otherwise their events are looked at one by one, and an unfinished one is kept back."""
+    """An event-stream (WHATWG HTML, 9.2). What comes before the first token is held, so that an engine which fails
+    until then costs the client nothing. After it, pieces pass as they come as long as they end between two events and
+    hold nothing to act on; otherwise their events are looked at one by one, and an unfinished one is kept back."""
 
-    __slots__ = ("_ended", "_error_event", "_kept", "_last", "_observe_gap", "_tail", "drop_usage", "expects_done")
+    __slots__ = (
+        "_ended",
+        "_error_event",
+        "_kept",
+        "_last",
+        "_observe_gap",
+        "_said",
+        "_tail",
+        "drop_usage",
+        "expects_done",
+    )
 
     def __init__(
         self,
@@ -199,7 +214,9 @@ class EventReader(AnswerReader):
         """The connection's end is the body's end, so only `[DONE]` tells a whole stream from one cut off."""
         self._last = b""
         self._kept = b""
-        """Comments from before the first event."""
+        """Comments and openers from before the first token."""
+        self._said = False
+        """There was more than comments and openers."""
         self._tail = b""
         """The beginning of an event."""
         self._ended = False
@@ -248,12 +265,12 @@ class EventReader(AnswerReader):
         self._tail = data[cut:]
         out: list[bytes] = []
         progressed = False
-        for event in _split_events(data[:cut]):
+        for event in split_events(data[:cut]):
             if event.startswith(b":") and b"\ndata:" not in event:
                 out.append(event)
                 continue
             shown = self._look(event)
-            progressed = True
+            progressed = self._said or self.failure is not None
             if shown:
                 out.append(shown)
             if self.failure is not None and self.committed:
@@ -263,7 +280,7 @@ class EventReader(AnswerReader):
                 self._observe_gap(self._clock() - self.last_at)
             self._tick()
         elif not self.committed:
-            # Comments say that the engine lives, not that it answers.
+            # Comments and openers say that the engine lives, not that it answers.
             self._kept += b"".join(out)
             return HOLD
         shown_bytes = self._kept + b"".join(out)
@@ -278,22 +295,18 @@ class EventReader(AnswerReader):
         tokens.events += 1
         if self.wants_response_id:
             self._look_for_id(event)
-        if b'"usage"' in event and self._take_usage(event) and self.drop_usage:
+        extra = b'"usage"' in event and self._take_usage(event)
+        failed = gives_up(event)
+        if not self._said and not extra and not is_opener(event):
+            failed = failed or ends_unsaid(event)
+            self._said = True
+        if extra and self.drop_usage:
             return b""
-        failed = (
-            (b"abort" in event and _ABORT.search(event))
-            or (b"message_delta" in event and _MESSAGE_ABORT.search(event))
-            or (
-                b"error" in event
-                and (_ERROR_EVENT.search(event) or event.startswith(b"event: error"))
-                and not _CODE_4XX.search(event)
-            )
-        )
         if not failed:
             return event
         self.failure = Outcome.ENGINE_ABORT
         if not self.committed:
-            if _FULL in event:
+            if says_full(event):
                 self.failure = Outcome.BUSY
             return event
         self._ended = True
@@ -314,15 +327,3 @@ class EventReader(AnswerReader):
             if usage is not None:
                 self.tokens.take(usage)
         return chunk.usage is not None and chunk.choices == []
-
-
-def _split_events(data: bytes) -> list[bytes]:
-    """Events with their blank lines. Both line endings in use are understood."""
-    if b"\r\n\r\n" in data:
-        return [event for event in re.split(rb"(?<=\r\n\r\n)|(?<=\n\n)", data) if event]
-    events = data.split(b"\n\n")
-    last = events.pop()
-    split = [event + b"\n\n" for event in events]
-    if last:
-        split.append(last)
-    return split

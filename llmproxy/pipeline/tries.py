@@ -96,6 +96,9 @@ class Tries:
         if status == 429 or (status == 503 and head is not None and head.retry_after_s is not None):
             self.retry_after_s = head.retry_after_s if head is not None else None
             return Outcome.BUSY
+        if reader is not None and reader.says_full and (status == 503 or reader.failure is not None):
+            # vLLM's full queue comes without Retry-After; only its words tell it from an engine that is sick.
+            return Outcome.BUSY
         if status in _SERVER_ERRORS:
             return Outcome.SERVER_ERROR
         if reader is not None and reader.failure is not None:

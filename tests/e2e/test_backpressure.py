@@ -1,7 +1,6 @@
 """The slower side sets the pace: nobody else is slowed down, and little is held in between."""
 
 import asyncio
-import time
 
 from tests.harness.client import Answer, Client
 from tests.harness.proxy import Proxy
@@ -14,16 +13,6 @@ MIB = 1 << 20
 PIECE = bytes(range(256)) * 256
 PIECES = 1024
 """64 MiB in all: far more than any buffer on the way may hold."""
-
-
-class Tap:
-    """A clock that can be put forward."""
-
-    def __init__(self) -> None:
-        self.offset_s = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self.offset_s
 
 
 class Flood:
@@ -98,14 +87,13 @@ async def test_memory_stays_bounded_while_a_client_does_not_read(stage: Stage) -
 
 
 async def test_a_client_that_does_not_read_is_not_the_backends_silence(stage: Stage) -> None:
-    clock = Tap()
     flood = Flood()
     backend = await stage.scripted(flood)
-    proxy = await stage.proxy(backend, app={"clock": clock}, pool={"timeouts": {"between_bytes": "5s"}})
+    proxy = await stage.proxy(backend, pool={"timeouts": {"between_bytes": "5s"}})
     client, answer = await stuck(stage, proxy, flood)
     connection = next(iter(proxy.app.listener.connections))
     before = connection.deadline
-    clock.offset_s += 30  # six times `between_bytes`, half of the client's own time
+    stage.clock.jump(30)  # six times `between_bytes`, half of the client's own time
     await until(lambda: connection.deadline > before, "a deadline that was looked at")
     await read(client, int(answer.header("content-length") or 0))
     assert (await proxy.record("slow"))["outcome"] == "ok"
@@ -114,8 +102,9 @@ async def test_a_client_that_does_not_read_is_not_the_backends_silence(stage: St
 async def test_but_not_for_ever(stage: Stage) -> None:
     flood = Flood()
     backend = await stage.scripted(flood)
-    proxy = await stage.proxy(backend, server={"timeouts": {"write": "150ms"}})
+    proxy = await stage.proxy(backend)
     client, _ = await stuck(stage, proxy, flood)
+    stage.clock.jump(61)
     await until(lambda: not proxy.app.listener.connections, "the end of it")
     await until(lambda: backend.left == 1, "the end of the backend's connection")
     assert (await proxy.record("slow"))["outcome"] == "abandoned"
@@ -124,10 +113,9 @@ async def test_but_not_for_ever(stage: Stage) -> None:
 
 async def test_slowly_is_fast_enough(stage: Stage) -> None:
     """Taking something within each `write` timeout is enough, however long the whole takes."""
-    clock = Tap()
     flood = Flood()
     backend = await stage.scripted(flood)
-    proxy = await stage.proxy(backend, app={"clock": clock}, server={"timeouts": {"write": "30s"}})
+    proxy = await stage.proxy(backend, server={"timeouts": {"write": "30s"}})
     client, answer = await stuck(stage, proxy, flood)
     left = int(answer.header("content-length") or 0)
     connection = next(iter(proxy.app.listener.connections))
@@ -138,7 +126,7 @@ async def test_slowly_is_fast_enough(stage: Stage) -> None:
             left -= MIB
         await until(lambda: connection._stuck is not None, "backpressure again")
         watch = connection._stuck
-        clock.offset_s += 29
+        stage.clock.jump(29)
     await read(client, left)
     assert (await proxy.record("slow"))["outcome"] == "ok"
 
@@ -194,7 +182,7 @@ async def test_a_backend_that_does_not_take_the_upload_times_out(stage: Stage) -
 
     gate = asyncio.Event()
     backend = await stage.scripted(script, reads_bodies=False, receive_buffer=4096)
-    proxy = await stage.proxy(backend, server={"timeouts": {"body": "200ms"}})
+    proxy = await stage.proxy(backend)
     client = await stage.client(proxy)
     headers = [
         ("Content-Length", str(64 * MIB)),
@@ -204,6 +192,8 @@ async def test_a_backend_that_does_not_take_the_upload_times_out(stage: Stage) -
     await client.send("PUT", "/v1/files/x", headers=headers)
     for _ in range(64):
         client.writer.write(b"u" * MIB)
+    await until(lambda: any(c._reading_paused for c in proxy.app.listener.connections), "backpressure")
+    stage.clock.jump(61)
     record = await proxy.record("stuck")
     assert record["error"] is not None
     await until(lambda: backend.left == 1 or not proxy.app.listener.connections, "an end")

@@ -8,12 +8,14 @@ from tests.harness.stage import CHAT, Stage, chat
 from tests.harness.waiting import until
 
 WHOLE = chat(stream=False, max_tokens=1)
-BREAKER = {"breaker": {"failures": 5, "open_for": "300ms", "max_open_for": "300ms"}, "health": {"slow_start": "0s"}}
+BREAKER = {"breaker": {"failures": 5, "open_for": "60s", "max_open_for": "60s"}, "health": {"slow_start": "0s"}}
 
 
-async def half_open(proxy: Proxy, id: str = "b1") -> None:
-    health, backend, clock = proxy.pool().health, proxy.backend(id), proxy.app._clock
-    await until(lambda: health.status(backend, clock()) is Status.HALF_OPEN, f"{id} half-open, not {backend}")
+def wait_for_trial(stage: Stage, proxy: Proxy) -> None:
+    """Let the time of being open go by."""
+    assert proxy.backend("b1").status is Status.OPEN
+    stage.clock.jump(61)
+    assert proxy.pool().health.status(proxy.backend("b1"), stage.clock()) is Status.HALF_OPEN
 
 
 async def test_the_breaker_opens_after_five_failures_and_closes_after_a_good_trial(stage: Stage) -> None:
@@ -26,12 +28,12 @@ async def test_the_breaker_opens_after_five_failures_and_closes_after_a_good_tri
     assert proxy.backend("b1").status is Status.OPEN
     assert proxy.metric("llmproxy_breaker_state", backend="b1") == 2
     # Half-open, it gets one request, which fails: open again, and the client sees nothing of it.
-    await half_open(proxy)
+    wait_for_trial(stage, proxy)
     for _ in range(4):
         assert (await stage.ask(proxy, chat(max_tokens=2))).events[-1] == "[DONE]"
     assert engines[0].received == 6
     engines[0].set_fault("")
-    await half_open(proxy)
+    wait_for_trial(stage, proxy)
     assert {(await stage.ask(proxy, WHOLE)).header("x-emulator") for _ in range(6)} == {"b1", "b2"}
     assert proxy.backend("b1").status is Status.HEALTHY
 
@@ -45,7 +47,7 @@ async def test_half_open_one_request_at_a_time_tries_it(stage: Stage) -> None:
     assert proxy.backend("b1").status is Status.OPEN
     before = engines[0].received
     engines[0].set_fault("hang")
-    await half_open(proxy)
+    wait_for_trial(stage, proxy)
     clients = [await stage.client(proxy) for _ in range(8)]
     for client in clients:
         await client.send("POST", CHAT, WHOLE)
@@ -104,3 +106,16 @@ async def test_clients_that_leave_do_not_open_the_breaker(stage: Stage) -> None:
         await until(lambda: engine.in_flight == 0, "the abort")
     assert proxy.backend("b1").status is Status.HEALTHY
     assert proxy.metric("llmproxy_abandoned_total") == 8
+
+
+async def test_a_full_engine_is_busy_too(stage: Stage) -> None:
+    """vLLM with `--max-num-queued-reqs` says 503 without Retry-After; only its words tell that it is not sick."""
+    full = await stage.backend(name="b1", ttft_s=60.0, max_num_seqs=1, max_queued=0)
+    proxy = await stage.proxy(full, await stage.backend(name="b2"), pool=BREAKER)
+    holding = await stage.client(full)
+    await holding.send("POST", CHAT, WHOLE)
+    await until(lambda: full.in_flight == 1, "a full engine")
+    for number in range(12):
+        assert (await stage.ask(proxy, WHOLE, id=f"f{number}")).header("x-emulator") == "b2"
+    assert {cause for line in await proxy.log() for cause in line["retries"]} == {"busy"}
+    assert proxy.backend("b1").status is Status.HEALTHY

@@ -1,23 +1,32 @@
 """A backend fails while nothing of its answer has reached the client: another one answers, and the client sees no more
 than that. `b1` is always asked first (by its weight); `b2` is well unless a test says otherwise."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from llmproxy.emulator import Emulator
+from tests.harness.client import Answer
 from tests.harness.proxy import Proxy
 from tests.harness.scripted import Turn
 from tests.harness.stage import CHAT, MESSAGES, MODEL, Stage, chat
 from tests.harness.waiting import until
 
-IMPATIENT = {"timeouts": {"first_byte": "200ms", "between_bytes": "200ms", "connect": "1s"}}
+
+async def asked(stage: Stage, proxy: Proxy, engine: Emulator, fault: str, body: Any) -> Answer:
+    """The answer to a request with the id `moved`. Should `engine` fall silent, time goes by."""
+    asking = asyncio.ensure_future(stage.ask(proxy, body, id="moved"))
+    if fault.startswith(("hang", "stall")):
+        await until(lambda: engine.in_flight == 1, "the request, which is not answered")
+        stage.clock.jump(301)
+    return await asking
 
 
 async def lopsided(stage: Stage, *engines: Any, pool: dict[str, Any] | None = None, **options: Any) -> Proxy:
     """A proxy that asks `b1` first, then `b2`, and so on."""
     entries = [{"url": engine.url, "weight": 10.0 ** -(3 * place)} for place, engine in enumerate(engines, 1)]
-    settings = {"policy": "round_robin"} | IMPATIENT | (pool or {})
+    settings = {"policy": "round_robin"} | (pool or {})
     return await stage.proxy(*entries, pool=settings, **options)
 
 
@@ -52,7 +61,7 @@ BEFORE_THE_ANSWER = [
 @pytest.mark.parametrize(("fault", "cause"), BEFORE_THE_ANSWER)
 async def test_another_backend_answers(stage: Stage, fault: str, cause: str, stream: bool) -> None:
     proxy, left, right = await pair(stage, fault)
-    answer = await stage.ask(proxy, chat(stream=stream), id="moved")
+    answer = await asked(stage, proxy, left, fault, chat(stream=stream))
     assert (answer.status, answer.header("x-llmproxy-backend"), answer.header("x-emulator")) == (200, "b2", "b2")
     assert not answer.cut
     said = answer.text if stream else answer.json["choices"][0]["message"]["content"]
@@ -82,8 +91,8 @@ WHOLE_ONLY = [
 
 @pytest.mark.parametrize(("fault", "cause"), WHOLE_ONLY)
 async def test_a_whole_answer_is_safe_until_its_end(stage: Stage, fault: str, cause: str) -> None:
-    proxy, *_ = await pair(stage, fault)
-    answer = await stage.ask(proxy, chat(stream=False), id="moved")
+    proxy, left, _ = await pair(stage, fault)
+    answer = await asked(stage, proxy, left, fault, chat(stream=False))
     assert (answer.status, answer.header("x-emulator")) == (200, "b2")
     assert answer.json["choices"][0]["finish_reason"] == "length"
     assert (await proxy.record("moved"))["retries"] == [cause]
@@ -99,7 +108,7 @@ async def test_an_error_as_the_first_event_is_no_answer(stage: Stage) -> None:
 async def test_comments_are_not_an_answer(stage: Stage) -> None:
     """They come at once and for good, and yet the first byte is late."""
     proxy, left, _ = await pair(stage, "stall_after=0,comments=20")
-    answer = await stage.ask(proxy, chat(), id="moved")
+    answer = await asked(stage, proxy, left, "stall", chat())
     assert (answer.header("x-emulator"), answer.events[-1]) == ("b2", "[DONE]")
     assert answer.body.startswith(b"data: {")
     assert (await proxy.record("moved"))["retries"] == ["first_byte_timeout"]
@@ -158,7 +167,11 @@ async def test_the_proxy_says_what_failed(
     proxy, left, right = await pair(stage, fault)
     right.set_fault(fault)
     client = await stage.client(proxy)
-    answer = await client.ask("POST", CHAT, chat(stream=stream), [("X-Request-Id", "lost")])
+    await client.send("POST", CHAT, chat(stream=stream), [("X-Request-Id", "lost")])
+    for engine in (left, right) if fault == "hang" else ():
+        await until(lambda engine=engine: engine.in_flight == 1, "the request, which is not answered")
+        stage.clock.jump(301)
+    answer = await client.answer()
     assert (answer.status, answer.header("x-llmproxy-error")) == (status, code)
     assert answer.json["error"]["code"] == code
     assert "127.0.0.1" not in answer.body.decode()
@@ -251,9 +264,10 @@ async def test_an_idle_connection_that_the_backend_closes_is_forgotten(stage: St
 
 async def test_connections_are_retired_before_the_backend_would(stage: Stage) -> None:
     engine = await stage.backend()
-    proxy = await stage.proxy(engine, pool={"timeouts": {"keepalive": "100ms"}})
+    proxy = await stage.proxy(engine)
     assert (await stage.ask(proxy, chat(stream=False))).status == 200
     assert proxy.connections_to("b1").open == 1
+    stage.clock.jump(4.5)
     await until(lambda: proxy.connections_to("b1").open == 0, "the retirement")
 
 
@@ -284,7 +298,7 @@ async def test_a_stream_that_ends_before_it_began_is_lost(stage: Stage) -> None:
 async def test_a_backend_that_does_not_even_refuse(stage: Stage) -> None:
     """As when its machine is gone: the connection hangs in the making."""
     deaf, well = await stage.deaf(), await stage.backend()
-    proxy = await lopsided(stage, deaf, well, pool={"timeouts": {"connect": "150ms"}})
+    proxy = await lopsided(stage, deaf, well, pool={"timeouts": {"connect": "500ms"}})
     await deaf.turn_deaf()
     answer = await stage.ask(proxy, chat(), id="hung")
     assert (answer.header("x-llmproxy-backend"), answer.events[-1]) == ("b2", "[DONE]")

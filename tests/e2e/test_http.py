@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.harness.client import Client, request_bytes
+from tests.harness.proxy import Proxy
 from tests.harness.stage import CHAT, Stage, chat
 from tests.harness.waiting import until
 
@@ -236,56 +237,74 @@ async def test_connections_beyond_the_limit_are_told(stage: Stage) -> None:
 
 # -- slowness ----------------------------------------------------------------------------------------------------------
 
-QUICK = {"timeouts": {"header": "150ms", "body": "150ms", "keepalive": "150ms"}}
+
+def reading(proxy: Proxy) -> bool:
+    """Whether the proxy has read the beginning of a request."""
+    return any(connection._in_message for connection in proxy.app.listener.connections)
 
 
 async def test_a_head_must_come_in_time(stage: Stage) -> None:
-    proxy = await stage.proxy(await stage.backend(), server=QUICK)
+    proxy = await stage.proxy(await stage.backend())
     client = await stage.client(proxy)
     await client.send_raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    await until(lambda: reading(proxy), "the beginning")
+    stage.clock.jump(11)
     answer = await client.answer()
     assert (answer.status, answer.json["error"]["code"]) == (408, "request_timeout")
 
 
 async def test_a_drip_of_header_bytes_does_not_help(stage: Stage) -> None:
-    proxy = await stage.proxy(await stage.backend(), server=QUICK)
+    proxy = await stage.proxy(await stage.backend())
     client = await stage.client(proxy)
     await client.send_raw(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-    answering = asyncio.ensure_future(client.answer())
-
-    async def drip() -> bool:
-        if not answering.done():
-            client.writer.write(b"x")
-        return answering.done()
-
-    await until(drip, "an end to it")
-    assert (await answering).status == 408
+    await until(lambda: reading(proxy), "the beginning")
+    connection = next(iter(proxy.app.listener.connections))
+    for _ in range(3):
+        read = connection._head_bytes
+        await client.send_raw(b"x")
+        await until(lambda read=read: connection._head_bytes > read, "a further byte")
+        stage.clock.jump(4)
+    assert (await client.answer()).status == 408
 
 
 async def test_a_body_must_go_on(stage: Stage) -> None:
-    proxy = await stage.proxy(await stage.backend(), server=QUICK)
+    proxy = await stage.proxy(await stage.backend())
     client = await stage.client(proxy)
     await client.send("POST", CHAT, headers=[("Content-Length", "100")])
-    await client.send_raw(b'{"model"')
+    for size in (8, 16):
+        await client.send_raw(b'{"model"')
+        await until(lambda size=size: proxy.handler.buffered == size, "a piece of the body")
+        stage.clock.jump(50)
+        proxy.app._deadlines.sweep(stage.clock())
+    stage.clock.jump(11)
     answer = await client.answer()
     assert (answer.status, answer.json["error"]["code"]) == (408, "request_timeout")
     assert proxy.handler.buffered == 0
 
 
 async def test_idle_connections_are_closed_silently(stage: Stage) -> None:
-    proxy = await stage.proxy(await stage.backend(), server=QUICK)
+    proxy = await stage.proxy(await stage.backend())
     fresh, used = await stage.client(proxy), await stage.client(proxy)
+    await until(lambda: len(proxy.app.listener.connections) == 2, "both connections")
     assert (await used.ask("POST", CHAT, WHOLE)).status == 200
+    stage.clock.jump(11)
     assert await fresh.at_end()
+    assert (await used.ask("POST", CHAT, WHOLE)).status == 200
+    stage.clock.jump(76)
     assert await used.at_end()
 
 
 async def test_running_answers_are_not_idle(stage: Stage) -> None:
     """The client's own deadlines end when its request is whole."""
-    engine = await stage.backend(ttft_s=0.5)
-    proxy = await stage.proxy(engine, server=QUICK)
-    answer = await stage.ask(proxy, chat(max_tokens=3))
-    assert len(answer.text.split()) == 3
+    engine = await stage.backend(fail="hang")
+    proxy = await stage.proxy(engine)
+    client = await stage.client(proxy)
+    await client.send("POST", CHAT, chat(max_tokens=3))
+    await until(lambda: engine.in_flight == 1, "the request")
+    stage.clock.jump(200)
+    proxy.app._deadlines.sweep(stage.clock())
+    assert proxy.backend("b1").load.in_flight == 1
+    client.leave()
 
 
 async def test_malformed_requests_reach_no_backend(stage: Stage) -> None:

@@ -30,7 +30,8 @@ class Book:
 
     def write(self, *urls: str, pool: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
         backends = [{"url": url, "id": f"b{url.rpartition(':')[2]}"} for url in urls]
-        main = {"backends": backends, "health": {"interval": "200ms"}} | (pool or {})
+        # Connections are kept longer than any test waits, so that those to a leaver are not merely retired.
+        main = {"backends": backends, "health": {"interval": "200ms"}, "timeouts": {"keepalive": "60s"}} | (pool or {})
         values = settings({"main": main} | sections.pop("pools", {}), self._log, **sections)
         self.text(yaml.safe_dump(values))
         return values

@@ -10,8 +10,7 @@ from tests.harness.scripted import Turn
 from tests.harness.stage import CHAT, MESSAGES, MODEL, Stage, chat
 from tests.harness.waiting import until
 
-IMPATIENT = {"timeouts": {"first_byte": "200ms", "between_bytes": "200ms"}}
-
+EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 BROKEN = [
     ("die_after=3", "cut", "upstream_lost"),
     ("abort_after=3", "engine_abort", "upstream_aborted"),
@@ -23,9 +22,14 @@ BROKEN = [
 @pytest.mark.parametrize(("fault", "outcome", "code"), BROKEN)
 async def test_a_broken_stream_ends_with_an_error_event(stage: Stage, fault: str, outcome: str, code: str) -> None:
     engines = await stage.backends(2, fail=fault)
-    proxy = await stage.proxy(*engines, pool=IMPATIENT)
+    proxy = await stage.proxy(*engines)
     client = await stage.client(proxy)
-    answer = await client.ask("POST", CHAT, chat(max_tokens=9), [("X-Request-Id", "broken")])
+    await client.send("POST", CHAT, chat(max_tokens=9), [("X-Request-Id", "broken")])
+    answer = await client.head()
+    if fault == "stall_after=3":
+        await client.text(answer, 3)
+        stage.clock.jump(121)
+    await client.rest(answer)
     assert (answer.status, answer.cut) == (200, False)
     said, failure = answer.events[:-1], answer.events[-1]
     # An engine's abort rides on a chunk of its own, which is not shown.
@@ -79,7 +83,7 @@ async def test_half_an_event_is_not_shown(stage: Stage) -> None:
     """The error event must begin on a line of its own."""
 
     async def script(turn: Turn) -> None:
-        await turn.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await turn.say(EVENT_STREAM)
         await turn.chunk(b'data: {"choices":[]}\n\n')
         await turn.chunk(b'data: {"choi')
         turn.reset()
@@ -136,9 +140,10 @@ async def test_a_stream_cut_at_its_connections_end_is_told_from_a_whole_one(stag
 
 async def test_the_total_time_ends_a_stream(stage: Stage) -> None:
     engine = await stage.backend(itl_s=0.02)
-    proxy = await stage.proxy(engine, pool={"timeouts": {"total": "300ms"}})
-    answer = await stage.ask(proxy, chat(max_tokens=1000), id="long")
-    assert answer.status == 200
+    proxy = await stage.proxy(engine, pool={"timeouts": {"total": "60s"}})
+    client, answer = await stage.streaming(proxy, chat(max_tokens=100_000), id="long")
+    stage.clock.jump(61)
+    await client.rest(answer)
     assert answer.events[-1]["error"]["code"] == "timeout"
     record = await proxy.record("long")
     assert (record["outcome"], record["error"]) == ("deadline", "timeout")
@@ -147,43 +152,85 @@ async def test_the_total_time_ends_a_stream(stage: Stage) -> None:
 
 async def test_the_total_time_also_bounds_what_comes_before(stage: Stage) -> None:
     engine = await stage.backend(fail="hang")
-    proxy = await stage.proxy(engine, pool={"timeouts": {"total": "200ms"}})
-    answer = await stage.ask(proxy, chat(), id="late")
+    proxy = await stage.proxy(engine, pool={"timeouts": {"total": "60s"}})
+    asking = asyncio.ensure_future(stage.ask(proxy, chat(), id="late"))
+    await until(lambda: engine.in_flight == 1, "the request")
+    stage.clock.jump(61)
+    answer = await asking
     assert (answer.status, answer.header("x-llmproxy-error")) == (504, "timeout")
     assert (await proxy.record("late"))["outcome"] == "deadline"
+
+
+async def test_the_total_time_counts_in_the_queue_too(stage: Stage) -> None:
+    engine = await stage.backend(fail="hang")
+    pool = {"timeouts": {"total": "60s"}, "queue": {"wait": "600s"}}
+    proxy = await stage.proxy(engine, each={"max_concurrency": 1}, pool=pool)
+    client = await stage.client(proxy)
+    await client.send("POST", CHAT, chat())
+    await until(lambda: engine.in_flight == 1, "a full backend")
+    asking = asyncio.ensure_future(stage.ask(proxy, chat(), id="late"))
+    await until(lambda: proxy.pool().queue.waiting == 1, "a queue")
+    stage.clock.jump(61)
+    answer = await asking
+    assert (answer.status, answer.header("x-llmproxy-error")) == (504, "timeout")
+    assert (await proxy.record("late"))["attempts"] == 0
 
 
 async def test_comments_are_no_progress(stage: Stage) -> None:
     gate = asyncio.Event()
 
     async def script(turn: Turn) -> None:
-        await turn.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        await turn.chunk(b'data: {"choices":[]}\n\n')
+        await turn.say(EVENT_STREAM)
+        await turn.chunk(b'data: {"choices":[1]}\n\n')
         while not gate.is_set():
             await turn.chunk(b": ping\n\n")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.005)
 
-    proxy = await stage.proxy(await stage.scripted(script), pool=IMPATIENT)
-    answer = await stage.ask(proxy, chat())
+    proxy = await stage.proxy(await stage.scripted(script))
+    client = await stage.client(proxy)
+    await client.send("POST", CHAT, chat())
+    answer = await client.head()
+    while answer.body.count(b": ping") < 3:
+        assert await client.chunk(answer)
+    stage.clock.jump(121)
+    await client.rest(answer)
     gate.set()
     assert answer.events[-1]["error"]["code"] == "timeout"
-    assert answer.body.count(b": ping") > 3
 
 
 async def test_slow_is_not_stalled(stage: Stage) -> None:
     """Gaps below `between_bytes` add up to much more than it."""
-    engine = await stage.backend(itl_s=0.05)
-    proxy = await stage.proxy(engine, pool=IMPATIENT)
-    answer = await stage.ask(proxy, chat(max_tokens=10))
+    gates = [asyncio.Event() for _ in range(4)]
+
+    async def script(turn: Turn) -> None:
+        await turn.say(EVENT_STREAM)
+        for gate in gates:
+            await turn.chunk(b'data: {"choices":[1]}\n\n')
+            await gate.wait()
+        await turn.chunk(b"data: [DONE]\n\n")
+        await turn.say(b"0\r\n\r\n")
+
+    proxy = await stage.proxy(await stage.scripted(script))
+    client = await stage.client(proxy)
+    await client.send("POST", CHAT, chat())
+    answer = await client.head()
+    for gate in gates:
+        assert await client.chunk(answer)
+        stage.clock.jump(110)
+        proxy.app._deadlines.sweep(stage.clock())
+        gate.set()
+    await client.rest(answer)
     assert answer.events[-1] == "[DONE]"
 
 
 async def test_the_head_can_be_released_early(stage: Stage) -> None:
     """`commit_after`, for intermediaries with idle timeouts: the head goes, and a failure becomes an error event."""
     engine = await stage.backend(fail="stall_after=0")
-    proxy = await stage.proxy(engine, pool={"timeouts": {"commit_after": "150ms", "first_byte": "5s"}})
+    proxy = await stage.proxy(engine, pool={"timeouts": {"commit_after": "20s"}})
     client = await stage.client(proxy)
     await client.send("POST", CHAT, chat())
+    await until(lambda: engine.in_flight == 1, "the request")
+    stage.clock.jump(21)
     answer = await client.head()
     assert (answer.status, answer.header("content-type")) == (200, "text/event-stream; charset=utf-8")
     assert engine.in_flight == 1
@@ -192,9 +239,13 @@ async def test_the_head_can_be_released_early(stage: Stage) -> None:
     assert [event["error"]["code"] for event in answer.events] == ["upstream_lost"]
 
 
-async def test_the_head_is_released_early_for_those_who_answer_late_too(stage: Stage) -> None:
-    engine = await stage.backend(ttft_s=0.4)
-    proxy = await stage.proxy(engine, pool={"timeouts": {"commit_after": "100ms"}})
-    answer = await stage.ask(proxy, chat(), id="late")
-    assert answer.events[-1] == "[DONE]"
+async def test_an_answer_after_an_early_head_is_whole(stage: Stage) -> None:
+    engine = await stage.backend(ttft_s=0.3)
+    proxy = await stage.proxy(engine, pool={"timeouts": {"commit_after": "20s"}})
+    client = await stage.client(proxy)
+    await client.send("POST", CHAT, chat(), [("X-Request-Id", "late")])
+    await until(lambda: engine.in_flight == 1, "the request")
+    stage.clock.jump(21)
+    answer = await client.answer()
+    assert (len(answer.text.split()), answer.events[-1]) == (5, "[DONE]")
     assert (await proxy.record("late"))["outcome"] == "ok"

@@ -69,6 +69,7 @@ async def test_each_piece_is_passed_on_before_the_next_exists(stage: Stage, cont
     assert await client.chunk(answer) == b""
 
 
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
 STREAMS = {
     "carriage returns": [b"data: {}\r\n\r\ndata: 1\r\n\r\n", b"data: [DONE]\r\n\r\n"],
     "an event in three pieces": [b'data: {"choices"', b":[", b"]}\n\n", b"data: [DONE]\n\n"],
@@ -78,7 +79,11 @@ STREAMS = {
     "a piece with one and a half": [event("a") + b"data: {", b"}\n\n", b"data: [DONE]\n\n"],
     "words that look like failures": [event("abort"), event("error"), event("usage"), b"data: [DONE]\n\n"],
     "without an end": [event("a"), event("b"), b"data: {"],
-    "nothing but an end": [b"data: [DONE]\n\n"],
+    "an answer of no words": [
+        ROLE,
+        b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n',
+        b"data: [DONE]\n\n",
+    ],
     "a blank line split": [event("a")[:-1], b"\n", event("b"), b"data: [DONE]\n\n"],
 }
 

@@ -73,15 +73,18 @@ async def test_a_full_queue_is_said_at_once(stage: Stage) -> None:
 
 async def test_the_wait_is_bounded(stage: Stage) -> None:
     engine = await stage.backend(ttft_s=60.0)
-    proxy = await stage.proxy(engine, each={"max_concurrency": 1}, pool={"queue": {"wait": "150ms"}})
+    proxy = await stage.proxy(engine, each={"max_concurrency": 1})
     client = await stage.client(proxy)
     await client.send("POST", CHAT, WHOLE)
     await until(lambda: engine.in_flight == 1, "a full backend")
-    answer = await stage.ask(proxy, WHOLE, id="late")
+    waiting = asyncio.ensure_future(stage.ask(proxy, WHOLE, id="late"))
+    await until(lambda: proxy.pool().queue.waiting == 1, "a queue")
+    stage.clock.jump(31)
+    answer = await waiting
     assert (answer.status, answer.header("x-llmproxy-error")) == (503, "queue_timeout")
     assert answer.header("retry-after")
     record = await proxy.record("late")
-    assert record["queue_ms"] >= 140
+    assert record["queue_ms"] > 31_000
     assert proxy.metric("llmproxy_shed_total", reason="queue_timeout") == 1
 
 

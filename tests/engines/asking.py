@@ -15,6 +15,8 @@ MESSAGES = "/v1/messages"
 RESPONSES = "/v1/responses"
 GENERATING = (CHAT, COMPLETIONS, MESSAGES, RESPONSES)
 
+KEY_LINE = ("Authorization", f"Bearer {KEY}")
+"""The header of a request straight to an engine."""
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
 PATIENCE_S = 120.0
 """Longest wait for the next piece of an answer: real engines share two cores, and requests wait in their queues."""

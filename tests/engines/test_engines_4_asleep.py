@@ -1,6 +1,7 @@
 """Asleep or paused, an engine says that it is well and takes requests, which then hang. None may go there."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -11,6 +12,7 @@ from llmproxy.core.backend import Status
 from tests.engines.asking import (
     CHAT,
     COMPLETIONS,
+    KEY_LINE,
     MESSAGES,
     RESPONSES,
     Asking,
@@ -20,7 +22,7 @@ from tests.engines.asking import (
     finish_reasons,
     proxy_over,
 )
-from tests.engines.vllm_server import Engines, VllmServer
+from tests.engines.vllm_server import Engines, VllmServer, poll
 from tests.harness.proxy import Proxy
 from tests.harness.stage import Stage
 from tests.harness.waiting import until
@@ -111,6 +113,31 @@ async def test_a_stream_that_the_engine_gives_up_ends_with_an_error(both: Engine
     assert finish_reasons(answer) == []
     record = await proxy.record("given-up")
     assert (record["outcome"], record["error"]) == ("engine_abort", "upstream_aborted")
+
+
+async def test_a_request_given_up_in_the_engines_queue_is_made_elsewhere(both: Engines, stage: Stage) -> None:
+    """Such a stream is opened and ended as if it were whole; nothing but its emptiness gives it away."""
+    places = [Asking(both.a.port, chat(both.endless), headers=[KEY_LINE]) for _ in range(16)]
+    await both.a.has_running(16)
+    proxy = await proxy_over(stage, *both.both)
+    kinds = [(path, stream) for path in (CHAT, COMPLETIONS, MESSAGES) for stream in (True, False)]
+    asked = [Asking(proxy.port, body_for(path, 20, stream=stream), path) for path, stream in kinds * 2]
+
+    async def six_wait() -> bool:
+        return await both.a.metric("num_requests_waiting") == 6
+
+    await poll(six_wait, "six requests in the queue of a")
+    await both.a.ask("POST", DOWN["paused"])
+    for asking in asked:
+        answer = await asking.ended()
+        assert (answer.status, answer.header("x-llmproxy-backend")) == (200, "b")
+        assert error_in(answer) is None
+        counted = [20] * (b'"usage"' in answer.body)
+        assert re.findall(rb'"(?:completion|output)_tokens":([1-9]\d*)', answer.body) == [b"%d" % n for n in counted]
+        assert len(answer.events) > 10 or counted
+    assert proxy.metric("llmproxy_retries_total", cause="engine_abort") == 6
+    for asking in places:
+        await asking.leave()
 
 
 async def test_nobody_can_tell_an_aborted_response_from_a_whole_one(both: Engines) -> None:

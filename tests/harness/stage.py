@@ -7,6 +7,7 @@ from typing import Any
 from llmproxy.app import App
 from llmproxy.emulator import Emulator, EmulatorOptions, EngineOptions
 from tests.harness.client import Answer, Client
+from tests.harness.clock import Clock
 from tests.harness.deaf import Deaf
 from tests.harness.proxy import Proxy, config_of, settings
 from tests.harness.scripted import Script, Scripted
@@ -29,6 +30,8 @@ class Stage:
         self._stack = AsyncExitStack()
         self._proxies: list[Proxy] = []
         self._clients: list[Client] = []
+        self.clock = Clock()
+        """What every proxy here takes for the time."""
 
     async def backend(
         self, *, ttft_s: float = 0.0, itl_s: float = 0.001, max_num_seqs: int = 256, **options: Any
@@ -59,21 +62,20 @@ class Stage:
         each: dict[str, Any] | None = None,
         pool: dict[str, Any] | None = None,
         healthy: bool = True,
-        app: dict[str, Any] | None = None,
         **sections: Any,
     ) -> Proxy:
         """A proxy over the pool `main` of `backends` (anything with a `url`, a URL, or a backend's settings), with
-        `each` added to every backend's settings and `pool` to the pool's; `app` are options of the App."""
+        `each` added to every backend's settings and `pool` to the pool's."""
         entries = []
         for number, backend in enumerate(backends, 1):
             entry = backend if isinstance(backend, dict) else {"url": getattr(backend, "url", backend)}
             entries.append({"id": f"b{number}"} | (each or {}) | entry)
         pools = {"main": {"backends": entries} | (pool or {})} | sections.pop("pools", {})
-        return await self.serve(settings(pools, self._log_file(), **sections), healthy=healthy, **(app or {}))
+        return await self.serve(settings(pools, self._log_file(), **sections), healthy=healthy)
 
     async def serve(self, values: dict[str, Any], *, healthy: bool = True, **options: Any) -> Proxy:
         """A proxy with a whole configuration; `options` are the App's."""
-        app = App(config_of(values), seed=7, **options)
+        app = App(config_of(values), seed=7, clock=self.clock, **options)
         await app.start()
         self._stack.push_async_callback(app.stop, 0.0)
         proxy = Proxy(app, Path(values["logging"].get("file", "")))

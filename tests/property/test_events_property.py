@@ -68,6 +68,9 @@ def streams(draw, *, failing=False):
             (draw(FAILED), "failed"),
             *draw(st.lists(st.one_of(kinds), max_size=2)),
         ]
+    if all(kind != "good" for _, kind in blocks):
+        # An end with nothing before it is a failure.
+        blocks.append((data({"choices": [{"delta": {}, "finish_reason": "stop"}]}), "good"))
     blocks.append((b"data: [DONE]", "good"))
     crlf = draw(st.booleans())
     return [((block + b"\n\n").replace(b"\n", b"\r\n") if crlf else block + b"\n\n", kind) for block, kind in blocks]
