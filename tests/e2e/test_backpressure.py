@@ -1,6 +1,7 @@
 """The slower side sets the pace: nobody else is slowed down, and little is held in between."""
 
 import asyncio
+from typing import Any
 
 from tests.harness.client import Answer, Client
 from tests.harness.proxy import Proxy
@@ -11,8 +12,8 @@ from tests.harness.waiting import until
 SPEECH = "/v1/audio/speech"
 MIB = 1 << 20
 PIECE = bytes(range(256)) * 256
-PIECES = 1024
-"""64 MiB in all: far more than any buffer on the way may hold."""
+PIECES = 512
+"""32 MiB in all: far more than any buffer on the way may hold."""
 
 
 class Flood:
@@ -131,6 +132,16 @@ async def test_slowly_is_fast_enough(stage: Stage) -> None:
     assert (await proxy.record("slow"))["outcome"] == "ok"
 
 
+async def upload_stuck(proxy: Proxy) -> Any:
+    """The client's connection, once its upload is held up by a backend that does not read."""
+    await until(lambda: proxy.app.listener.connections, "the connection")
+    connection: Any = next(iter(proxy.app.listener.connections))
+    await until(lambda: connection._exchange.relay is not None, "the backend's connection")
+    upstream = connection._exchange.relay.connection
+    await until(lambda: connection._reading_paused and upstream.write_paused, "backpressure")
+    return connection
+
+
 async def test_a_slow_backend_pauses_the_upload(stage: Stage) -> None:
     async def script(turn: Turn) -> None:
         await gate.wait()
@@ -139,15 +150,12 @@ async def test_a_slow_backend_pauses_the_upload(stage: Stage) -> None:
     backend = await stage.scripted(script, reads_bodies=False, receive_buffer=4096)
     proxy = await stage.proxy(backend)
     client = await stage.client(proxy)
-    headers = [("Content-Length", str(64 * MIB)), ("Content-Type", "application/octet-stream")]
+    headers = [("Content-Length", str(32 * MIB)), ("Content-Type", "application/octet-stream")]
     await client.send("PUT", "/v1/files/x", headers=headers)
-    for _ in range(64):
+    for _ in range(32):
         client.writer.write(b"u" * MIB)
-    await until(lambda: proxy.app.listener.connections, "the connection")
-    connection = next(iter(proxy.app.listener.connections))
-    await until(lambda: connection._exchange.relay is not None, "the backend's connection")
+    connection = await upload_stuck(proxy)
     upstream = connection._exchange.relay.connection
-    await until(lambda: connection._reading_paused and upstream.write_paused, "backpressure")
     assert upstream.transport.get_write_buffer_size() < MIB
     assert proxy.handler.buffered == 0
     # Another one is not slowed down by it.
@@ -185,14 +193,14 @@ async def test_a_backend_that_does_not_take_the_upload_times_out(stage: Stage) -
     proxy = await stage.proxy(backend)
     client = await stage.client(proxy)
     headers = [
-        ("Content-Length", str(64 * MIB)),
+        ("Content-Length", str(32 * MIB)),
         ("Content-Type", "application/octet-stream"),
         ("X-Request-Id", "stuck"),
     ]
     await client.send("PUT", "/v1/files/x", headers=headers)
-    for _ in range(64):
+    for _ in range(32):
         client.writer.write(b"u" * MIB)
-    await until(lambda: any(c._reading_paused for c in proxy.app.listener.connections), "backpressure")
+    await upload_stuck(proxy)
     stage.clock.jump(61)
     record = await proxy.record("stuck")
     assert record["error"] is not None

@@ -162,18 +162,18 @@ async def test_the_total_time_also_bounds_what_comes_before(stage: Stage) -> Non
 
 
 async def test_the_total_time_counts_in_the_queue_too(stage: Stage) -> None:
-    engine = await stage.backend(fail="hang")
+    engine = await stage.backend()
     pool = {"timeouts": {"total": "60s"}, "queue": {"wait": "600s"}}
     proxy = await stage.proxy(engine, each={"max_concurrency": 1}, pool=pool)
-    client = await stage.client(proxy)
-    await client.send("POST", CHAT, chat())
-    await until(lambda: engine.in_flight == 1, "a full backend")
+    taken = proxy.backend("b1").load
+    taken.enter()
     asking = asyncio.ensure_future(stage.ask(proxy, chat(), id="late"))
     await until(lambda: proxy.pool().queue.waiting == 1, "a queue")
     stage.clock.jump(61)
     answer = await asking
     assert (answer.status, answer.header("x-llmproxy-error")) == (504, "timeout")
     assert (await proxy.record("late"))["attempts"] == 0
+    taken.leave()
 
 
 async def test_comments_are_no_progress(stage: Stage) -> None:

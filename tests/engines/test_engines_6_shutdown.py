@@ -66,7 +66,7 @@ async def test_an_engine_comes_back_under_load(engines: Engines, stage: Stage) -
             assert answer.status == 200
             served.add(answer.header("x-llmproxy-backend"))
             assert ready or served == {"b"} or back.status is Status.HEALTHY
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)
     assert proxy.metric("llmproxy_retries_total") == 0
     assert proxy.metric("llmproxy_attempts_total", backend="a") == proxy.metric(
         "llmproxy_attempts_total", backend="a", outcome="ok"
