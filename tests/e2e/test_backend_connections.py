@@ -1,5 +1,6 @@
 """Connections to backends: kept, retired, made anew, and never trusted with more than they were asked for."""
 
+from llmproxy.core.backend import Status
 from tests.harness.scripted import Turn
 from tests.harness.stage import CHAT, Stage, chat
 from tests.harness.waiting import until
@@ -15,14 +16,14 @@ async def test_a_kept_connection_that_died_is_not_held_against_anybody(stage: St
             await turn.answer(b'{"served": %d}' % turn.number)
 
     backend = await stage.scripted(script)
-    proxy = await stage.proxy(
-        backend, pool={"retry": {"attempts": 1, "after_crash": 0, "budget": 0, "budget_floor": 0}}
-    )
+    retry = {"attempts": 1, "after_crash": 0, "budget": 0, "budget_floor": 0}
+    proxy = await stage.proxy(backend, pool={"retry": retry, "breaker": {"failures": 1}})
     assert (await stage.ask(proxy, chat(stream=False))).json == {"served": 1}
     answer = await stage.ask(proxy, chat(stream=False), id="again")
     assert (answer.status, answer.json, answer.header("x-llmproxy-backend")) == (200, {"served": 1}, "b1")
     assert (await proxy.record("again"))["retries"] == ["reset"]
     assert proxy.connections_to("b1").connects == 2
+    assert proxy.backend("b1").status is Status.HEALTHY
 
 
 async def test_it_is_tried_anew_once_only(stage: Stage) -> None:
@@ -59,13 +60,14 @@ async def test_connections_are_retired_before_the_backend_would(stage: Stage) ->
 
 
 async def test_bytes_nobody_asked_for_poison_nothing(stage: Stage) -> None:
-    proxy, left, _ = await pair(stage, "surplus")
+    engine = await stage.backend(fail="surplus")
+    proxy = await stage.proxy(engine)
     for number in range(4):
         answer = await stage.ask(proxy, chat(stream=bool(number % 2)), id=f"s{number}")
         assert (answer.status, answer.header("x-llmproxy-backend")) == (200, "b1")
         assert b"surplus" not in answer.body
         assert (await proxy.record(f"s{number}"))["attempts"] == 1
-    assert left.received == 4
+    assert engine.received == 4
 
 
 async def test_a_backend_known_by_its_name(stage: Stage) -> None:
