@@ -21,6 +21,7 @@ from llmproxy.wire.downstream import Downstream
 from llmproxy.wire.fields import HeaderList
 from llmproxy.wire.inbound import InboundRequest
 from llmproxy.wire.relay import Reader, Relay
+from llmproxy.wire.upstream import NO_HEAD
 
 if TYPE_CHECKING:
     from llmproxy.pipeline.handler import Handler
@@ -285,6 +286,9 @@ class Exchange:
         self.answered = reader.committed = True
         relay.commit(self.connection, head, framing)
         self.drop_payload()
+        self.answer_head = None
+        if relay.ended is not None:
+            relay.connection.head = NO_HEAD
 
     def refuse(self, error: ProxyError) -> None:
         """Answer with an error of the proxy's own, or, when the answer has begun, end it as one."""

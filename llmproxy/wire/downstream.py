@@ -7,7 +7,6 @@ destroyed by a reset), closed.
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -143,7 +142,8 @@ class Downstream(asyncio.Protocol):
         self.lingering = False
         self._parser: Any = httptools.HttpRequestParser(self)
         self._exchange: Exchange | None = None
-        self._waiting: deque[InboundRequest] = deque()
+        # A list: rarely more than empty, and an empty deque takes 760 bytes of each connection.
+        self._waiting: list[InboundRequest] = []
         self._waiting_bytes = 0
         self._input_over = False
         self._write_paused = False
@@ -484,7 +484,7 @@ class Downstream(asyncio.Protocol):
 
     def _next(self) -> None:
         if self._exchange is None and self._waiting and not self._write_paused and not self.transport.is_closing():
-            request = self._waiting.popleft()
+            request = self._waiting.pop(0)
             self._waiting_bytes -= _waiting_size(request)
             if self._reading_paused and not self._waiting and not request.streamed:
                 self.resume_body()

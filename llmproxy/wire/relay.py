@@ -34,20 +34,25 @@ class Framing(Enum):
     """No body: HEAD, 204, 304."""
 
 
-class Reader(Protocol):
-    """Looks at an answer's decoded body as it comes. A verdict is about everything not yet passed or dropped."""
+class Reader:
+    """Looks at an answer's decoded body as it comes. A verdict is about everything not yet passed or dropped.
+    A class, not a protocol: compiled, its methods are then called without being looked up, once a chunk."""
 
-    def read(self, body: bytes) -> Verdict | bytes: ...
+    __slots__ = ()
+
+    def read(self, body: bytes) -> Verdict | bytes:
+        raise NotImplementedError
 
     def end(self) -> Verdict | bytes:
         """The body is over: what becomes of what is still held (PASS when nothing is)."""
+        return PASS
 
 
 class Owner(Protocol):
     """Whoever asked for the answer."""
 
     def answer_begins(self, relay: "Relay") -> Reader:
-        """The head has arrived (`relay.connection.status` and `.headers`): who reads the body?"""
+        """The head has arrived (`relay.connection.status` and `.head`): who reads the body?"""
 
     def informational(self, status: int, headers: HeaderList) -> None:
         """A 1xx answer came first."""

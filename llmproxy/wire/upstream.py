@@ -20,6 +20,19 @@ _EMPTY = (204, 304)
 NO_HEAD = AnswerHead([])
 
 
+def sole_chunk(data: bytes) -> bytes:
+    """The payload, when `data` is exactly one chunk as servers write them: the shortest lower-case size, nothing
+    else in its line. Otherwise b"", also for the last chunk."""
+    size, start = len(data) - 6, 4
+    if size > 0xFF:
+        size, start = size - 1, 5
+        if not 0xFF < size <= 0xFFF:
+            return b""
+    if size > 0xF and data[-1] == 10 and data[-2] == 13 and data.startswith(b"%x\r\n" % size):
+        return data[start:-2]
+    return b""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """A connection to a backend. Idle when `relay` is None; then any byte from the backend kills it."""
 
@@ -155,8 +168,12 @@ class UpstreamConnection(asyncio.Protocol):
             # Nobody asked: an answer to nothing could only be taken for the next request's.
             self.transport.abort()
             return
+        at_boundary = self._at_boundary
+        if at_boundary and (body := sole_chunk(data)):
+            # The commonest read by far. The parser stands between two chunks and need not hear of it.
+            relay.piece(data, body, True)
+            return
         passing = self.head_done
-        at_boundary = passing and self._at_boundary
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -183,7 +200,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._finish(relay, data, body, whole)
         elif body or not passing:
             # Inside a chunk's size line nothing has been called back yet, but the bytes do not end in CRLF.
-            self._at_boundary = not self._mid_chunk and data.endswith(b"\r\n")
+            self._at_boundary = self.chunked and not self._mid_chunk and data.endswith(b"\r\n")
             relay.piece(data, body, at_boundary and self._at_boundary)
         else:
             # Nothing but chunk sizes, extensions or trailers.
@@ -234,6 +251,7 @@ class UpstreamConnection(asyncio.Protocol):
         # llhttp resets its flags later, so this has to be asked here.
         self._keep_alive = parser.should_keep_alive()
         head = self.head = AnswerHead(self.headers)
+        self.headers = []
         self.chunked = head.chunked
         if head.is_odd:
             # Its end, and so where the next answer begins, cannot be told.
