@@ -17,6 +17,7 @@ from llmproxy.control.registrar import Registrar
 from llmproxy.control.reload import Reloader, ReloadResult, Trigger
 from llmproxy.control.resolver import Resolver
 from llmproxy.core.backend import Backend, Status
+from llmproxy.core.errors import ProxyError
 from llmproxy.core.pool import Pool
 from llmproxy.core.ports import ProbeResult
 from llmproxy.core.step import Signal
@@ -43,6 +44,8 @@ log = logging.getLogger("llmproxy")
 
 IDLE_PATIENCE_S = 1.0
 """When draining, how long an idle client connection may still bring a request: one may be on its way."""
+LAST_WORDS_S = 1.0
+"""How long clients whose answers are broken off have to take what they are told."""
 _BREAKING = frozenset({Status.OPEN, Status.HALF_OPEN})
 
 
@@ -143,6 +146,10 @@ class App:
         self.drain()
         await self.listener.stop_accepting()
         clean = await self._drained(self.config.server.drain_timeout if drain_s is None else drain_s)
+        if not clean:
+            # Streams end with an event that says so, which is given a moment to go out.
+            self.listener.give_up_all(ProxyError("the proxy is shutting down", status=503, code="shutting_down"))
+            await self._drained(LAST_WORDS_S)
         self.listener.abort_all()
         await self.reloader.stop()
         await self._catalog.stop()

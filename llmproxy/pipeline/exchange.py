@@ -147,12 +147,20 @@ class Exchange:
         if self.phase in (Phase.ANSWER, Phase.RELAYING) and relay is not None:
             self._answer_expired(now, relay, total)
         elif self.phase is Phase.UPLOADING and relay is not None:
-            relay.abort()
-            relay.ready.set(Outcome.ABANDONED)
+            self._upload_expired(relay, total)
         elif total and self.waiting is not None:
             self.waiting.fail(self.timed_out("the request's total time ran out"))
         else:
             self.connection.deadline = self.total_at
+
+    def fail(self, error: ProxyError) -> None:
+        """End it with `error`: its whole answer, or what an answer that has begun ends with."""
+        relay = self.relay
+        if self.waiting is not None:
+            self.waiting.fail(error)
+        elif relay is not None:
+            relay.abort()
+            relay.fail(error)
 
     def flow(self, paused: bool) -> None:
         """The client fell behind, or caught up."""
@@ -371,6 +379,17 @@ class Exchange:
             outcome = Outcome.FIRST_BYTE_TIMEOUT
         relay.abort()
         relay.lost(outcome)
+
+    def _upload_expired(self, relay: Relay, total: bool) -> None:
+        if total:
+            self.fail(self.timed_out("the request's total time ran out"))
+        elif relay.connection.write_paused:
+            relay.abort()
+            relay.lost(Outcome.STALLED)
+        else:
+            self.fail(
+                BadRequest("the request body did not arrive in time", code="request_timeout", status=408, close=True)
+            )
 
     def _commits_early(self, now: float, relay: Relay) -> bool:
         """`commit_after`: let the head go although no body has come, for intermediaries with idle timeouts."""

@@ -25,7 +25,6 @@ from llmproxy.pipeline.snapshot import ServingPool, Snapshot, Target
 from llmproxy.pipeline.tries import Tries
 from llmproxy.pipeline.upload import Upload
 from llmproxy.telemetry.metrics import Metrics
-from llmproxy.wire import fields
 from llmproxy.wire.connections import UpstreamLost
 from llmproxy.wire.deadlines import Deadlines
 from llmproxy.wire.downstream import Downstream
@@ -88,6 +87,7 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
     x.attempts += 1
     trial = pool.health.chosen(backend, x.chosen_at)
     outcome = verdict = Outcome.ABANDONED
+    connection: UpstreamConnection | None = None
     relay: Relay | None = None
     try:
         link = x.link = handler.links.of(backend, terms.connect_s, terms.keepalive_s)
@@ -126,6 +126,9 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
         x.outcome = outcome
         if relay is not None:
             relay.abort()
+        elif connection is not None:
+            # Nothing was sent on it, and nobody else knows of it.
+            connection.abort()
         now = handler.clock()
         pool.health.observe(backend, verdict, now, trial=trial, retry_after_s=tries.retry_after_s)
         if pool.learns and x.view is not None:
@@ -208,8 +211,6 @@ class Handler:
     def plan_body(self, request: InboundRequest) -> int:
         """On the head: is the route open, and how is the body taken? Raises `ProxyError`."""
         snapshot = self.snapshot
-        if request.request_id is not None and not fields.is_sane_request_id(request.request_id):
-            request.request_id = None
         bounds = snapshot.bounds
         method = request.method
         if method == b"OPTIONS" and is_preflight(request):

@@ -19,10 +19,9 @@ _MESSAGES = {
     Outcome.CUT: ("upstream_lost", 502, "the backend was lost in the middle of its answer"),
     Outcome.BAD_RESPONSE: ("upstream_bad_response", 502, "the backend's answer is not valid HTTP/1.1"),
     Outcome.FIRST_BYTE_TIMEOUT: ("timeout", 504, "the backend did not begin to answer in time"),
-    Outcome.STALLED: ("timeout", 504, "the backend stopped in the middle of its answer"),
+    Outcome.STALLED: ("timeout", 504, "the backend stopped in the middle of the request or of its answer"),
     Outcome.DEADLINE: ("timeout", 504, "the request's total time ran out"),
     Outcome.ENGINE_ABORT: ("upstream_aborted", 502, "the engine gave up on this request"),
-    Outcome.ABANDONED: ("request_timeout", 408, "the request body did not arrive in time"),
 }
 
 
@@ -124,4 +123,4 @@ class Tries:
     def failure(self, outcome: Outcome) -> ProxyError:
         """What the client is told."""
         code, status, message = _MESSAGES.get(outcome, ("upstream_failed", 502, "the backend failed"))
-        return UpstreamFailed(message, code=code, status=status, close=outcome is Outcome.ABANDONED)
+        return UpstreamFailed(message, code=code, status=status)

@@ -35,6 +35,9 @@ class Exchange(Protocol):
     def expired(self, now: float) -> None:
         """The deadline set on the connection has passed."""
 
+    def fail(self, error: ProxyError) -> None:
+        """End it with `error`, as well as what is already answered allows."""
+
     def flow(self, paused: bool) -> None:
         """The client reads too slowly (True) or has caught up (False)."""
 
@@ -407,6 +410,14 @@ class Downstream(asyncio.Protocol):
         else:
             self.transport.close()
 
+    def give_up(self, error: ProxyError) -> None:
+        """What runs ends with `error`; a connection on which nothing runs is closed."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.fail(error)
+        elif not self.lingering:
+            self.transport.close()
+
     def abort_exchange(self) -> None:
         """The client is stuck: give its exchange up and cut the connection."""
         exchange, self._exchange = self._exchange, None
@@ -544,8 +555,8 @@ class Downstream(asyncio.Protocol):
         self._input_over = True
         self._drop_body()
         if request.streamed and request not in self._waiting:
-            # The broken body belongs to the exchange that is running: give it up, the backend must not see it end.
-            self.abort_exchange()
+            # The broken body belongs to the exchange that is running; the backend must not see it end.
+            self.give_up(error)
             return
         request.keep_alive = False
         request.error = error
@@ -648,6 +659,8 @@ class _Starting:
     def abandon(self) -> None: ...
 
     def expired(self, now: float) -> None: ...
+
+    def fail(self, error: ProxyError) -> None: ...
 
     def flow(self, paused: bool) -> None: ...
 

@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from llmproxy.core.errors import ProxyError
 from llmproxy.wire.deadlines import Deadlines
 from llmproxy.wire.downstream import ConnectionSettings, Downstream, RequestHandler
 
@@ -73,6 +74,11 @@ class Listener:
         now = self.clock()
         for connection in tuple(self.connections):
             connection.close_when_idle(now, patience_s)
+
+    def give_up_all(self, error: ProxyError) -> None:
+        """End what is left with `error`."""
+        for connection in tuple(self.connections):
+            connection.give_up(error)
 
     def abort_all(self) -> None:
         """Cut what is left."""

@@ -124,6 +124,13 @@ class Relay:
         elif self.ended is not None:
             self.ended.set(outcome)
 
+    def fail(self, error: Exception) -> None:
+        """Whoever waits for the answer gets `error` instead."""
+        if not self.ready.done:
+            self.ready.fail(error)
+        elif self.ended is not None:
+            self.ended.fail(error)
+
     def informational(self, status: int, headers: HeaderList) -> None:
         self._owner.informational(status, headers)
 

@@ -1,5 +1,7 @@
 """Connections to backends: kept, retired, made anew, and never trusted with more than they were asked for."""
 
+import pytest
+
 from llmproxy.core.backend import Status
 from tests.harness.scripted import Turn
 from tests.harness.stage import CHAT, Stage, chat
@@ -75,3 +77,18 @@ async def test_a_backend_known_by_its_name(stage: Stage) -> None:
     proxy = await stage.proxy(f"http://localhost:{engine.port}")
     assert (await stage.ask(proxy, chat())).events[-1] == "[DONE]"
     assert next(r for r in engine.requests if r.path == CHAT).header("host") == f"localhost:{engine.port}"
+
+
+async def test_a_fault_of_our_own_leaves_no_connection_behind(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise RuntimeError("a fault of our own")
+
+    proxy = await stage.proxy(await stage.backend())
+    monkeypatch.setattr("llmproxy.pipeline.handler.request_head", fails)
+    answer = await stage.ask(proxy, chat(stream=False))
+    assert (answer.status, answer.json["error"]["code"]) == (500, "internal_error")
+    assert "a fault of our own" in caplog.text
+    await until(lambda: proxy.handler.links.totals() == (0, 1), "the end of the backend's connection")
+    await proxy.at_rest()

@@ -8,6 +8,7 @@ import pytest
 from tests.harness.client import request_bytes
 from tests.harness.scripted import Turn
 from tests.harness.stage import CHAT, MODEL, Stage, chat
+from tests.harness.waiting import until
 
 
 async def well(turn: Turn) -> None:
@@ -285,3 +286,34 @@ async def test_a_chunked_upload_streams_through(stage: Stage) -> None:
         assert (await client.answer()).status == 200
     assert backend.bodies == [b"z" * 4096 * 50] * 2
     assert backend.turns[0].header("content-length") is None
+
+
+async def test_an_upload_that_breaks_its_framing_is_refused(stage: Stage) -> None:
+    backend = await stage.scripted(well)
+    proxy = await stage.proxy(backend)
+    client = await stage.client(proxy)
+    head = [("Transfer-Encoding", "chunked"), ("Content-Type", "application/octet-stream"), ("X-Request-Id", "broken")]
+    await client.send("PUT", "/v1/files/x", headers=head)
+    await client.send_raw(b"1000\r\n" + b"z" * 4096 + b"\r\n")
+    await until(lambda: proxy.handler.links.totals()[0] == 1, "the backend's connection")
+    await client.send_raw(b"not a size\r\n")
+    answer = await client.answer()
+    assert (answer.status, answer.json["error"]["code"]) == (400, "malformed_request")
+    assert await client.at_end()
+    # What reached the backend never became a whole request.
+    await until(lambda: proxy.handler.links.totals()[0] == 0, "the end of the backend's connection")
+    assert backend.bodies == []
+    assert (await proxy.record("broken"))["error"] == "malformed_request"
+
+
+async def test_an_upload_that_stops_is_the_clients_fault(stage: Stage) -> None:
+    proxy = await stage.proxy(await stage.scripted(well))
+    client = await stage.client(proxy)
+    head = [("Content-Length", "8192"), ("Content-Type", "application/octet-stream"), ("X-Request-Id", "late")]
+    await client.send("PUT", "/v1/files/x", headers=head)
+    await client.send_raw(b"z" * 4096)
+    await until(lambda: proxy.handler.links.totals()[0] == 1, "the backend's connection")
+    stage.clock.jump(61)
+    answer = await client.answer()
+    assert (answer.status, answer.json["error"]["code"]) == (408, "request_timeout")
+    assert (await proxy.record("late"))["outcome"] == "abandoned"

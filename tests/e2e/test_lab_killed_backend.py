@@ -1,4 +1,4 @@
-"""The lab of issue 2: one of two backend processes is killed under 200 streams, some of which wait for a place, some
+"""A lab: one of two backend processes is killed under 200 streams, some of which wait for a place, some
 are in their prefill behind a 200 already sent, and some are in the middle of their answer."""
 
 import asyncio

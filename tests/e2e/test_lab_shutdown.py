@@ -1,4 +1,4 @@
-"""The lab of issue 2: SIGTERM of a real `llmproxy serve` under load drops nothing."""
+"""A lab: SIGTERM of a real `llmproxy serve` under load drops nothing."""
 
 import asyncio
 import json
@@ -72,16 +72,22 @@ async def test_sigterm_under_load_drops_nothing(stage: Stage, tmp_path: Path) ->
     assert {line["outcome"] for line in log} == {"ok"}
 
 
-async def test_what_outlasts_the_drain_timeout_is_cut(stage: Stage, tmp_path: Path) -> None:
+async def test_what_outlasts_the_drain_timeout_is_told_so(stage: Stage, tmp_path: Path) -> None:
     engine = await stage.backend(itl_s=0.01)
     config = written(tmp_path, [engine.url], server={"drain_timeout": "300ms"})
     async with ServingProcess(config) as proxy:
         await proxy.ready()
-        client, _ = await stream(stage, proxy, 0, 100_000)
+        client, answer = await stream(stage, proxy, 0, 100_000)
+        waiting = await stage.client(proxy)
+        await waiting.send("POST", CHAT, chat(stream=False, max_tokens=100_000))
+        await until(lambda: engine.in_flight == 2, "two requests under way")
         proxy.signal(signal.SIGTERM)
+        await client.rest(answer)
+        assert answer.events[-1]["error"]["code"] == "shutting_down"
+        whole = await waiting.answer()
+        assert (whole.status, whole.json["error"]["code"]) == (503, "shutting_down")
         assert await proxy.ends() == 0, proxy
         await until(lambda: engine.in_flight == 0, "a free engine")
-        client.leave()
 
 
 async def test_a_second_signal_means_now(stage: Stage, tmp_path: Path) -> None:
