@@ -48,6 +48,7 @@ format: $(DEV_STAMP)
 test: $(DEV_STAMP) lint
 	@sh tests/needs.sh
 	$(BIN)/python -m pytest
+	@sh tests/compiled.sh
 
 check: test
 
@@ -66,4 +67,4 @@ test-engines: engines
 	$(BIN)/python -m pytest tests/engines -m engines
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .compiled .mypy_cache .ruff_cache .pytest_cache .hypothesis

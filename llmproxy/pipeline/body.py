@@ -20,19 +20,6 @@ class Body(msgspec.Struct, gc=False):
     previous_response_id: Any = None
 
 
-class Usage(msgspec.Struct, gc=False):
-    """Token counts as an engine reports them, in either dialect."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    prompt_tokens_details: Any = None
-    input_tokens_details: Any = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-
-
 _DECODE: Final = msgspec.json.Decoder(Body).decode
 _VALUE: Final = rb'"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*){0,1000}")'
 _MODEL: Final = re.compile(rb'"model' + _VALUE, re.DOTALL)

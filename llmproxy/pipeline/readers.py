@@ -7,8 +7,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from llmproxy.core.outcome import Outcome
-from llmproxy.pipeline.body import Usage
 from llmproxy.pipeline.events import ends_unsaid, gives_up, is_cut_short, is_opener, says_full, split_events
+from llmproxy.pipeline.reported import Usage, decode_event, decode_whole
 from llmproxy.wire.relay import DROP, HOLD, PASS, Reader, Verdict
 
 HELD_MAX_BYTES: Final = 1 << 20
@@ -18,33 +18,6 @@ EVENT_MAX_BYTES: Final = 1 << 20
 _LF: Final = 10
 _COLON: Final = 58
 _RESPONSE_ID: Final = re.compile(rb'"id"\s*:\s*"(resp_[^"\\]{1,200})"')
-
-
-class _Whole(msgspec.Struct, gc=False):
-    usage: Usage | None = None
-    type: Any = None
-    stop_reason: Any = None
-    object: Any = None
-    status: Any = None
-
-    @property
-    def is_given_up(self) -> bool:
-        """A message that stopped for no reason, or a completed response of no tokens (see `events`)."""
-        if self.type == "message":
-            return self.stop_reason is None
-        unsaid = self.usage is not None and self.usage.output_tokens == 0
-        return unsaid and self.object == "response" and self.status == "completed"
-
-
-class _Event(msgspec.Struct, gc=False):
-    usage: Usage | None = None
-    choices: Any = None
-    response: "_Whole | None" = None
-    message: "_Whole | None" = None
-
-
-_DECODE_WHOLE: Final = msgspec.json.Decoder(_Whole).decode
-_DECODE_EVENT: Final = msgspec.json.Decoder(_Event).decode
 
 
 class Watcher(Protocol):
@@ -168,7 +141,7 @@ class WholeReader(AnswerReader):
         if self.wants_response_id:
             self._look_for_id(body)
         try:
-            whole = _DECODE_WHOLE(body)
+            whole = decode_whole(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return PASS
         if whole.usage is not None:
@@ -239,7 +212,6 @@ class EventReader(AnswerReader):
             self.tokens.events += body.count(b"\n\n")
             self._last = body
             return PASS
-        self._last = body
         return self._read_events(body)
 
     def end(self) -> Verdict | bytes:
@@ -255,7 +227,7 @@ class EventReader(AnswerReader):
     def _read_events(self, body: bytes) -> Verdict | bytes:
         if self._ended:
             return DROP
-        data = self._tail + body
+        data = self._last = self._tail + body
         # No event ends inside the tail, so a long one is not searched again and again.
         searched = max(len(self._tail) - 3, 0)
         bare, crlf = data.rfind(b"\n\n", searched), data.rfind(b"\r\n\r\n", searched)
@@ -304,10 +276,8 @@ class EventReader(AnswerReader):
             return b""
         if not failed:
             return event
-        self.failure = Outcome.ENGINE_ABORT
+        self.failure = Outcome.BUSY if says_full(event) else Outcome.ENGINE_ABORT
         if not self.committed:
-            if says_full(event):
-                self.failure = Outcome.BUSY
             return event
         self._ended = True
         return self._error_event()
@@ -316,7 +286,7 @@ class EventReader(AnswerReader):
         """Count the tokens an event reports. True for the extra chunk at the end, which has no choices."""
         start = event.find(b"data:")
         try:
-            chunk = _DECODE_EVENT(event[start + 5 :])
+            chunk = decode_event(event[start + 5 :])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         for usage in (

@@ -133,6 +133,10 @@ class MockExchange:
     def expired(self, now: float) -> None:
         self.expirations.append(now)
 
+    def fail(self, error: ProxyError) -> None:
+        self.handler.failures.append(error)
+        self.connection.abort_exchange()
+
     def flow(self, paused: bool) -> None:
         self.flows.append(paused)
 
@@ -166,6 +170,8 @@ class RecordingHandler:
     seen: list[Seen] = field(default_factory=list)
     refused: list[ProxyError] = field(default_factory=list)
     exchanges: list[MockExchange] = field(default_factory=list)
+    failures: list[ProxyError] = field(default_factory=list)
+    """What exchanges under way were ended with."""
     cut: list[bytes] = field(default_factory=list)
 
     def plan_body(self, request: InboundRequest) -> int:

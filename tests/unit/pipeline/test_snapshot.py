@@ -4,16 +4,9 @@ import pytest
 
 from llmproxy.config.model import Config
 from llmproxy.core.errors import BadRequest, NotFound
+from llmproxy.core.pool import Pool
 from llmproxy.pipeline.routes import Route
 from llmproxy.pipeline.snapshot import Snapshot
-
-
-class Pool:
-    """As much of a pool as a snapshot looks at."""
-
-    def __init__(self, name, settings):
-        self.name = name
-        self.settings = settings
 
 
 def snapshot(pools=("a",), **sections):
@@ -21,7 +14,7 @@ def snapshot(pools=("a",), **sections):
     config = Config.model_validate(
         {"server": server, "pools": {name: {"backends": ["http://127.0.0.1:1"]} for name in pools}, **sections}
     )
-    return Snapshot(config, {name: Pool(name, config.pools[name]) for name in pools})
+    return Snapshot(config, {name: Pool(name, config.pools[name], None, None, None, None) for name in pools})
 
 
 CHAT = Route(b"/v1/chat/completions")
@@ -57,6 +50,22 @@ def test_one_pool_with_models():
 def test_routes_choose_their_pool():
     made = snapshot(("a", "b"), routes=[{"path": "/retrieve", "pool": "b"}])
     assert made.target(made.routes.match(b"/retrieve/x"), None).pool.name == "b"
+
+
+def test_a_route_for_all_takes_requests_that_name_no_model():
+    rest = {"routes": [{"path": "/", "pool": "b"}, {"path": "/v1/embeddings", "pool": "a"}]}
+    # Without models it is all that tells where requests go.
+    made = snapshot(("a", "b"), **rest)
+    assert {made.target(CHAT, model).pool.name for model in (None, "x", "")} == {"b"}
+    assert made.target(made.routes.match(b"/v1/embeddings"), "x").pool.name == "a"
+    assert made.target(made.routes.match(b"/anything"), None).pool.name == "b"
+    # Models come first, and a name that is none of them is still a mistake.
+    made = snapshot(("a", "b"), models={"m": {"pool": "a"}}, **rest)
+    assert made.target(CHAT, "m").pool.name == "a"
+    with pytest.raises(NotFound, match="does not exist"):
+        made.target(CHAT, "x")
+    assert made.target(CHAT, None).pool.name == "b"
+    assert made.target(ANY, None).pool.name == "b"
 
 
 TRUSTED = {"trusted_proxies": ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]}
