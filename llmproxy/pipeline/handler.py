@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llmproxy.core.backend import Backend
 from llmproxy.core.errors import BadRequest, ProxyError, Unavailable, UpstreamFailed
@@ -68,7 +68,7 @@ async def wait_for_room(x: Exchange, pool: ServingPool, room: Room, tries: Tries
     x.phase = Phase.QUEUED
     try:
         while True:
-            await room.wait(x)
+            await room.wait(x, lambda: x.handler.fits(x, pool, tries.tried))
             backend = x.handler.choose(x, pool, room, tries.tried, in_turn=True)
             if backend is not None:
                 return backend
@@ -279,11 +279,7 @@ class Handler:
     ) -> Backend | None:
         """A backend for the next attempt; None when all are full, or others wait already. Raises `Unavailable`."""
         now = x.chosen_at = self.clock()
-        candidates = pool.health.candidates(now)
-        if x.route.responses and (maker := self._maker(x)) is not None and maker in pool.backends:
-            candidates = [backend for backend in candidates if backend is maker]
-        if tried:
-            candidates = [backend for backend in candidates if backend not in tried]
+        candidates = self._eligible(x, pool, tried, now)
         if not candidates:
             raise Unavailable("no backend is available for this request", retry_after_s=5)
         if pool.bounded:
@@ -294,6 +290,20 @@ class Handler:
                 return None
         assert x.view is not None
         return pool.routing.pick(candidates, x.view, now)
+
+    def fits(self, x: Exchange, pool: ServingPool, tried: list[Backend]) -> bool:
+        """Whether `choose` would find a backend with room for `x`, or none that is eligible at all."""
+        candidates = self._eligible(x, pool, tried, self.clock())
+        return not candidates or any(backend.has_room for backend in candidates)
+
+    def _eligible(self, x: Exchange, pool: ServingPool, tried: list[Backend], now: float) -> Sequence[Backend]:
+        """The backends that may be given `x`, with room or without."""
+        candidates = pool.health.candidates(now)
+        if x.route.responses and (maker := self._maker(x)) is not None and maker in pool.backends:
+            candidates = [backend for backend in candidates if backend is maker]
+        if tried:
+            candidates = [backend for backend in candidates if backend not in tried]
+        return candidates
 
     def ended(self, x: Exchange, failure: BaseException | None) -> None:
         """The story is over, however it ended: tell of it, and let the connection go on."""

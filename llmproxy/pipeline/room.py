@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from llmproxy.pipeline.exchange import Exchange
 
 
+class Turn:
+    """One request's place in the line. `fits` says whether a backend that *it* may use has room: a request that is
+    tried again, or that is about an answer made before, cannot go everywhere."""
+
+    __slots__ = ("fits", "signal")
+
+    def __init__(self, fits: Callable[[], bool]) -> None:
+        self.fits = fits
+        self.signal: Signal[None] = Signal()
+
+
 class Room:
     """Drives one pool's queue: wakes whoever is first when a place is free, and ends waits that took too long."""
 
@@ -36,25 +47,28 @@ class Room:
         return bool(self.pool.queue.waiting)
 
     def freed(self) -> None:
-        """A lease was given back."""
+        """A lease was given back, or something else has changed."""
         if self.pool.queue.waiting and not self._woken:
             # From the loop: the one that freed the place finishes its own business first.
             self._woken = True
             self._loop.call_soon(self._wake)
 
-    async def wait(self, x: "Exchange") -> None:
-        """Wait in line. Raises `Overloaded` when the line is full or the wait too long."""
+    async def wait(self, x: "Exchange", fits: Callable[[], bool]) -> None:
+        """Wait in line until it is `x`'s turn and it fits. Raises `Overloaded` when the line is full or the wait too
+        long."""
         queue = self.pool.queue
         now = self._clock()
-        turn: Signal[None] = Signal()
+        turn = Turn(fits)
         if not queue.enter(turn, now):
             raise Overloaded(
                 "every backend is busy and the queue is full", code="queue_full", retry_after_s=queue.retry_after_s(now)
             )
         self.deadline = 0.0
-        x.waiting = turn
+        # Those in front may wait for a backend that this one does not need.
+        self.freed()
+        x.waiting = turn.signal
         try:
-            await turn
+            await turn.signal
         finally:
             x.waiting = None
             queue.leave(turn)
@@ -63,7 +77,7 @@ class Room:
         """Each sweep while someone waits: health may have changed, and waits run out."""
         queue = self.pool.queue
         for turn in queue.expired(now):
-            turn.fail(
+            turn.signal.fail(
                 Overloaded(
                     "every backend is busy; the wait took too long",
                     code="queue_timeout",
@@ -77,10 +91,16 @@ class Room:
     def _wake(self) -> None:
         self._woken = False
         queue = self.pool.queue
-        while queue.waiting and self._has_room():
-            queue.next().set(None)
+        if not self._has_room():
+            return
+        # One pass: whoever is let out and cannot go anywhere after all stands in line again behind this pass.
+        for turn in queue.in_line():
+            if not self._has_room():
+                return
+            if turn.fits() and queue.serve(turn):
+                turn.signal.set(None)
 
     def _has_room(self) -> bool:
         candidates = self.pool.health.candidates(self._clock())
-        # With nobody eligible the first in line is let out as well, to be told so.
+        # With nobody eligible everybody in line is let out, to be told so.
         return not candidates or any(backend.has_room for backend in candidates)

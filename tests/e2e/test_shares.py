@@ -4,6 +4,7 @@ import asyncio
 
 from llmproxy.emulator import Emulator
 from tests.harness.proxy import Proxy
+from tests.harness.scripted import Turn
 from tests.harness.stage import CHAT, Stage, chat
 from tests.harness.waiting import until
 
@@ -99,3 +100,32 @@ async def test_who_waits_when_the_last_backend_dies_is_told(stage: Stage) -> Non
     proxy.pool().health.drain(proxy.backend("b1"), 0.0)
     answer = await waiting
     assert (answer.status, answer.header("x-llmproxy-error")) == (503, "no_backend_available")
+
+
+async def test_a_retry_waits_for_a_backend_it_may_use_and_others_pass_it_by(stage: Stage) -> None:
+    """One backend has failed it and has room, the other is full: it must neither be let out for the first one's room
+    again and again, nor keep those behind it from that room."""
+
+    async def script(turn: Turn) -> None:
+        if turn.header("x-request-id") in ("longer", "retried"):
+            turn.reset()
+        else:
+            await turn.answer(b"{}")
+
+    engine, broken = await stage.backend(itl_s=0.005), await stage.scripted(script)
+    pool = {"breaker": {"failures": 1000, "min_requests": 1000}, "policy": "least_connections"}
+    proxy = await stage.proxy(engine, {"url": broken.url, "id": "broken"}, each={"max_concurrency": 1}, pool=pool)
+    longer = await stage.client(proxy)
+    await longer.send("POST", CHAT, chat(max_tokens=100_000), [("X-Request-Id", "longer")])
+    await until(lambda: engine.in_flight == 1, "a full engine")
+    retried = await stage.client(proxy)
+    await retried.send("POST", CHAT, WHOLE, [("X-Request-Id", "retried")])
+    await until(lambda: proxy.pool().queue.waiting == 1, "a retry that waits")
+    # Others use the room that it cannot use.
+    for _ in range(3):
+        assert (await stage.ask(proxy, WHOLE)).header("x-llmproxy-backend") == "broken"
+    assert proxy.pool().queue.waiting == 1
+    longer.leave()
+    answer = await retried.answer()
+    assert (answer.status, answer.header("x-llmproxy-backend")) == (200, "b1")
+    assert (await proxy.record("retried"))["retries"] == ["reset"]

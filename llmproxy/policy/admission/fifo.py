@@ -47,6 +47,17 @@ class FifoQueue(Generic[W]):
         """Step out of line, from wherever it stands; nothing happens when it is not in it."""
         self._entered.pop(waiter, None)
 
+    def in_line(self) -> list[W]:
+        """Everybody who waits, the first first."""
+        return list(self._entered)
+
+    def serve(self, waiter: W) -> bool:
+        """Take this one out of line, to be served; False when it is not in it."""
+        if self._entered.pop(waiter, None) is None:
+            return False
+        self._served.append(self._now)
+        return True
+
     def next(self) -> W | None:
         """Take the first out of line, to be served; None when nobody waits."""
         if not self._entered:
