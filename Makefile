@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help serve test check lint format docs bench test-engines engines clean
+.PHONY: help serve test check lint format docs bench labs test-engines engines clean
 
 help:
 	@echo "make serve                 two emulated backends, the proxy on :8080, the admin port on :8081"
@@ -13,6 +13,7 @@ help:
 	@echo "make test                  lint, types and all tests"
 	@echo "make test-engines          the end-to-end tests against two real vLLM engines on the CPU"
 	@echo "make bench                 CPU and latency beside nginx, HAProxy and vllm-router"
+	@echo "make labs                  how soon failures, reloads, shutdowns and leavers are dealt with, against bounds"
 	@echo "make docs                  regenerate the reference pages from the code"
 
 $(BIN)/python:
@@ -59,6 +60,9 @@ docs: $(DEV_STAMP)
 bench: $(DEV_STAMP)
 	$(BIN)/python -m bench.install
 	$(BIN)/python -m bench $(BENCH)
+
+labs: $(DEV_STAMP)
+	$(BIN)/python -m bench.labs $(LABS)
 
 engines: $(DEV_STAMP)
 	sh tests/engines/install.sh

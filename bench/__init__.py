@@ -10,5 +10,6 @@ CPU is what the kernel charged to the proxy's whole process tree (`procfs`). Wor
 answered requests, and server-sent events received. So "CPU per unit of work" includes the access log, the metrics
 (scraped once a second where a peer has them), health probes and the kernel's share of every read and write.
 
-`peers/` has one file a proxy, `measure/` one file a figure, `micro/` the pieces of llmproxy's own hot path.
+`peers/` has one file a proxy, `measure/` one file a figure, `micro/` the pieces of llmproxy's own hot path. `labs/` is
+a run of its own, without peers: what llmproxy does when things go wrong, against bounds.
 """

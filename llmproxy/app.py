@@ -12,32 +12,33 @@ from llmproxy.admin.server import AdminServer
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.control.catalog import Catalog
 from llmproxy.control.file_watch import FileWatch
+from llmproxy.control.leavers import Leavers
 from llmproxy.control.prober import Prober
 from llmproxy.control.registrar import Registrar
 from llmproxy.control.reload import Reloader, ReloadResult, Trigger
 from llmproxy.control.resolver import Resolver
+from llmproxy.control.status_log import StatusLog
 from llmproxy.core.backend import Backend, Status
 from llmproxy.core.errors import ProxyError
 from llmproxy.core.pool import Pool
 from llmproxy.core.ports import ProbeResult
-from llmproxy.core.step import Signal
 from llmproxy.pipeline.account import Account
 from llmproxy.pipeline.handler import Handler
 from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.local import LocalAnswers
+from llmproxy.pipeline.room import Turn
 from llmproxy.pipeline.snapshot import ServingPool, Snapshot
 from llmproxy.policy.admission.fifo import FifoQueue
 from llmproxy.policy.health.registry import Health
-from llmproxy.policy.health.settings import HealthSettings
 from llmproxy.policy.retry.budget import Budget
 from llmproxy.policy.routing.registry import build as build_policy
+from llmproxy.settings import connection_settings, health_settings
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.exposition import Exposition
 from llmproxy.telemetry.metrics import Metrics
 from llmproxy.telemetry.sink import sink_for
-from llmproxy.tls import listener_context
+from llmproxy.tls import ListenerTls, listener_context
 from llmproxy.wire.deadlines import Deadlines
-from llmproxy.wire.downstream import ConnectionSettings
 from llmproxy.wire.listener import Listener
 
 log = logging.getLogger("llmproxy")
@@ -46,7 +47,6 @@ IDLE_PATIENCE_S = 1.0
 """When draining, how long an idle client connection may still bring a request: one may be on its way."""
 LAST_WORDS_S = 1.0
 """How long clients whose answers are broken off have to take what they are told."""
-_BREAKING = frozenset({Status.OPEN, Status.HALF_OPEN})
 
 
 class App:
@@ -81,6 +81,9 @@ class App:
         self._registrar = Registrar(self.resolver, clock=clock, on_change=self._members_changed)
         self.resolver.on_change = self._registrar.update
         self._catalog = Catalog(lambda: self.pools, resolver=self.resolver, clock=clock, on_names=self.metrics.know)
+        self._status_log = StatusLog(clock)
+        self._leavers = Leavers(clock, on_backend=self._forget_backend, on_pool=self.metrics.forget_pool)
+        self._tls: ListenerTls | None = None
         self.reloader = Reloader(
             load=self._reload_source, apply=self._apply, current=config, watch=watch, on_result=self._reloaded
         )
@@ -90,7 +93,8 @@ class App:
     async def start(self) -> None:
         """Bind, probe, serve. Raises OSError when a port is taken and ValueError for an unusable certificate."""
         loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(loop, self._clock)
+        self._deadlines = Deadlines(loop, self._clock, on_tick_lag=self.metrics.loop_lag.observe)
+        self._deadlines.add(self._leavers)
         self.links = Links(loop, self._clock, self._deadlines, self.resolver.hosts)
         await self._registrar.prepare(self.config.pools)
         self._set_pools(self.config)
@@ -108,15 +112,14 @@ class App:
             self.handler,
             deadlines=self._deadlines,
             clock=self._clock,
-            settings=_connection_settings(self.config),
+            settings=connection_settings(self.config),
             max_connections=self.config.server.limits.connections,
         )
         self.admin = AdminServer(self._admin_deps(), host=self.config.admin.host, port=self.config.admin.port)
         self._watch_gauges()
         server = self.config.server
-        await self.listener.start(
-            server.host, server.port, None if server.tls is None else listener_context(server.tls)
-        )
+        self._tls = None if server.tls is None else ListenerTls(server.tls)
+        await self.listener.start(server.host, server.port, None if self._tls is None else self._tls.context)
         try:
             await self.admin.start()
         except BaseException:
@@ -187,13 +190,18 @@ class App:
         """Put a new configuration in force, whole. Requests in flight keep what they captured."""
         for pool in config.pools.values():
             build_policy(pool.policy.name, pool.policy.options, self._rng)  # raises before anything changes
+        tls = config.server.tls
+        # Anew at each reload: the files may have changed although their names have not.
+        certificate = None if tls is None else await asyncio.to_thread(listener_context, tls)
         await self._registrar.prepare(config.pools)
         gone = self.pools.keys() - config.pools.keys()
         self._set_pools(config)
         self.config = config
         self.handler.snapshot = Snapshot(config, self.pools)
-        self.listener.configure(_connection_settings(config))
+        self.listener.configure(connection_settings(config))
         self.listener.max_connections = config.server.limits.connections
+        if self._tls is not None and certificate is not None:
+            self._tls.replace(certificate)
         for name in gone:
             del self._health[name], self._budgets[name]
             await self._probers.pop(name).stop()
@@ -206,6 +214,7 @@ class App:
         pools = {name: self._pool(name, settings, now) for name, settings in config.pools.items()}
         for name, pool in self.pools.items():
             if name not in pools:
+                log.info("pool %s leaves, with %d backends", name, len(pool.backends))
                 pool.set_members((), now)
         self.pools = pools
         for pool in pools.values():
@@ -221,7 +230,8 @@ class App:
         """The pool `name`, new or with its settings replaced."""
         pool = self.pools.get(name)
         if pool is None:
-            health = self._health[name] = Health(_health_settings(settings), self._rng, on_change=_log_breaker(name))
+            health = Health(health_settings(settings), self._rng, on_change=self._status_changed(name))
+            self._health[name] = health
             budget = self._budgets[name] = Budget(settings.retry.budget, settings.retry.budget_floor)
             return Pool(
                 name=name,
@@ -229,12 +239,12 @@ class App:
                 routing=build_policy(settings.policy.name, settings.policy.options, self._rng),
                 health=health,
                 retries=budget,
-                queue=FifoQueue[Signal[None]](settings.queue.max, settings.queue.wait),
+                queue=FifoQueue[Turn](settings.queue.max, settings.queue.wait),
             )
         if pool.settings.policy != settings.policy:
             pool.set_routing(build_policy(settings.policy.name, settings.policy.options, self._rng))
         pool.settings = settings
-        self._health[name].configure(_health_settings(settings), now)
+        self._health[name].configure(health_settings(settings), now)
         self._budgets[name].configure(settings.retry.budget, settings.retry.budget_floor)
         pool.queue.configure(settings.queue.max, settings.queue.wait)
         return pool
@@ -251,10 +261,25 @@ class App:
         )
         for prober in self._probers.values():
             prober.sync()
+        self._catalog.forget_authorities()
+        self._leavers.update(pools)
+
+    def _forget_backend(self, pool: str, backend: str) -> None:
+        self.metrics.forget(pool, backend)
+        self._status_log.forget(pool, backend)
+
+    def _status_changed(self, pool: str) -> Callable[[Backend, Status, Status, str], None]:
+        def changed(backend: Backend, before: Status, after: Status, why: str) -> None:
+            self._status_log.changed(pool, backend, before, after, why)
+            if after is Status.HEALTHY:
+                self._catalog.came_up(backend)
+
+        return changed
 
     def _probed(self, pool: ServingPool) -> Callable[[Backend, ProbeResult, float], None]:
         def probed(backend: Backend, result: ProbeResult, took_s: float) -> None:
             self.metrics.probes[pool.name, backend.id, result.value] += 1
+            self._status_log.calm(pool.name, backend)
             self.handler.room(pool).freed()
 
         return probed
@@ -297,41 +322,3 @@ class App:
         access_log = self._access_log
         if access_log is not None:
             metrics.read("llmproxy_access_log_dropped_total", lambda: access_log.dropped)
-
-
-def _log_breaker(pool: str) -> Callable[[Backend, Status, Status], None]:
-    """Says what passive health does; what probes do, the prober says."""
-
-    def changed(backend: Backend, before: Status, after: Status) -> None:
-        if before in _BREAKING or after in _BREAKING:
-            log.warning("pool %s: backend %s is %s (was %s)", pool, backend.id, after.value, before.value)
-
-    return changed
-
-
-def _connection_settings(config: Config) -> ConnectionSettings:
-    timeouts, limits = config.server.timeouts, config.server.limits
-    return ConnectionSettings(
-        header_s=timeouts.header,
-        body_s=timeouts.body,
-        keepalive_s=timeouts.keepalive,
-        write_s=timeouts.write,
-        header_bytes=limits.header,
-        request_line_bytes=limits.request_line,
-    )
-
-
-def _health_settings(settings: PoolConfig) -> HealthSettings:
-    health, breaker = settings.health, settings.breaker
-    return HealthSettings(
-        unhealthy_after=health.unhealthy_after,
-        healthy_after=health.healthy_after,
-        slow_start_s=health.slow_start,
-        max_ejected_percent=health.max_ejected_percent,
-        failures=breaker.failures,
-        window_s=breaker.window,
-        error_ratio=breaker.error_ratio,
-        min_requests=breaker.min_requests,
-        open_for_s=breaker.open_for,
-        max_open_for_s=breaker.max_open_for,
-    )

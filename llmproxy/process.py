@@ -30,10 +30,15 @@ DEMO_MODEL = "demo-model"
 
 def serve_file(path: Path) -> int:
     """Run the proxy from a configuration file until a signal ends it. Returns the exit status."""
-    watch = FileWatch([path])
+    watch = FileWatch()
+
+    def read(on_warning: Callable[[Problem], None]) -> Config:
+        with watch.reading() as about_to_read:
+            return load(path, check_policy=check_policy, on_warning=on_warning, on_file=about_to_read)
+
     warnings: list[Problem] = []
     try:
-        config = load(path, check_policy=check_policy, on_warning=warnings.append)
+        config = read(warnings.append)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -41,10 +46,7 @@ def serve_file(path: Path) -> int:
     for warning in warnings:
         log.warning("%s", warning)
 
-    def reload() -> Config:
-        return load(path, check_policy=check_policy, on_warning=lambda problem: log.warning("%s", problem))
-
-    app = App(config, load=reload, watch=watch)
+    app = App(config, load=lambda: read(lambda problem: log.warning("%s", problem)), watch=watch)
     return run(_serve(app, _announce))
 
 

@@ -1,8 +1,30 @@
-"""TLS for the listener."""
+"""TLS for the listener, whose certificate may change while it listens."""
 
 import ssl
 
 from llmproxy.config.model import TlsConfig
+
+
+class ListenerTls:
+    """`context` is the listener's for good. `replace` decides which certificate new connections get; those that there
+    are go on.
+
+    A new pair loaded into the one context would not do: a certificate with another type of key (an RSA one after an
+    ECDSA one) would stand beside the old one there, and some clients would still get that.
+    """
+
+    def __init__(self, config: TlsConfig) -> None:
+        self.context = listener_context(config)
+        self._current = self.context
+        self.context.sni_callback = self._choose
+
+    def replace(self, current: ssl.SSLContext) -> None:
+        """From now on this one's certificate and key."""
+        self._current = current
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """Called in every handshake, also for clients that name no server."""
+        connection.context = self._current
 
 
 def listener_context(config: TlsConfig) -> ssl.SSLContext:

@@ -66,10 +66,12 @@ def _unique_routes(draft: Draft) -> Iterator[Finding]:
     for entry in draft.entries(("routes",)):
         path = (*entry, "path")
         prefix = draft.raw(path)
-        if isinstance(prefix, str) and prefix in seen:
+        if not isinstance(prefix, str):
+            continue
+        bare = prefix.rstrip("/")
+        if bare in seen:
             yield path, f"there is a route for {prefix!r} already"
-        elif isinstance(prefix, str):
-            seen.add(prefix)
+        seen.add(bare)
 
 
 def _ports(draft: Draft) -> Iterator[Finding]:

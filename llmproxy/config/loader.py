@@ -13,7 +13,7 @@ from llmproxy.config.messages import explain
 from llmproxy.config.model import Config
 from llmproxy.config.problem import ConfigError, Path, Problem, dotted
 from llmproxy.config.substitution import Substitution
-from llmproxy.config.values import FileContext
+from llmproxy.config.values import FileContext, OnFile
 
 
 def load(
@@ -22,13 +22,17 @@ def load(
     env: Mapping[str, str] | None = None,
     check_policy: PolicyCheck | None = None,
     on_warning: Callable[[Problem], None] | None = None,
+    on_file: OnFile | None = None,
 ) -> Config:
     """The configuration in the file `path`. ConfigError says everything that is wrong with it.
 
     `env` is the process's environment unless given. `check_policy` judges each pool's policy and its options, which
-    this package does not know. `on_warning` is called for what is valid but rarely meant.
+    this package does not know. `on_warning` is called for what is valid but rarely meant. `on_file` is called with this
+    file and each one that it names (secrets, certificates, authorities), before it is read and also when it is bad.
     """
     name = os.fspath(path)
+    if on_file is not None:
+        on_file(FilePath(name))
     try:
         with open(name, "rb") as file:
             content = file.read(FILE_MAX_BYTES + 1)
@@ -40,7 +44,15 @@ def load(
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError([Problem(name, line, "", "not UTF-8")]) from None
-    return parse(text, name, base=FilePath(name).parent, env=env, check_policy=check_policy, on_warning=on_warning)
+    return parse(
+        text,
+        name,
+        base=FilePath(name).parent,
+        env=env,
+        check_policy=check_policy,
+        on_warning=on_warning,
+        on_file=on_file,
+    )
 
 
 def parse(
@@ -51,6 +63,7 @@ def parse(
     env: Mapping[str, str] | None = None,
     check_policy: PolicyCheck | None = None,
     on_warning: Callable[[Problem], None] | None = None,
+    on_file: OnFile | None = None,
 ) -> Config:
     """The configuration in `text`. `name` stands in messages; file names in it are relative to `base`."""
     faults: list[tuple[int, Path, str]] = []
@@ -63,11 +76,11 @@ def parse(
     except Unreadable as error:
         report(error.line, (), error.message)
         raise _refusal(name, faults, None) from None
-    substitution = Substitution(os.environ if env is None else env, base, report)
+    substitution = Substitution(os.environ if env is None else env, base, report, on_file=on_file)
     if not isinstance(root, Entries):
         report(root.line, (), "the file must be a mapping (key: value) of sections such as `pools`")
         raise _refusal(name, faults, None)
-    config, findings = _validate(substitution.data(root), FileContext(base), check_policy)
+    config, findings = _validate(substitution.data(root), FileContext(base, on_file), check_policy)
     unknown = set(substitution.failed)
     faults += [
         (*place_of(root, path), message)

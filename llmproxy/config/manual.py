@@ -29,15 +29,16 @@ feature, and `config/full.yaml` every key.
 | `${file:/run/secrets/key}` | the content of the file, without the newline at its end |
 | `$${` | a literal `${` |
 
-They are put in after the file was parsed, so a value cannot add keys or lists, and messages never show them. Put
-quotes around them inside of `{...}` and `[...]`.
+They are put in after the file was parsed, so a value cannot add keys or lists, and messages never show them. They do
+for numbers and booleans too, a policy's options among them. Put quotes around them inside of `{...}` and `[...]`.
 
 **File names** are relative to the folder of the configuration file. **Unknown keys**, keys given twice and tags are
 errors. Anchors, aliases and `<<` merges work. A key with nothing behind it counts as absent.
 
 A running proxy reloads the file when it changes, on SIGHUP and on `POST /admin/reload`: it is validated and swapped
-whole, or the old one stays. `server.host`, `server.port`, `server.tls`, `admin.host`, `admin.port` and `logging.file`
-take effect at the next start only.
+whole, or the old one stays. A change of a file that it names counts too: certificates and keys, authorities (`ca`) and
+`${file:...}`. `server.host`, `server.port`, `admin.host`, `admin.port` and `logging.file` take effect at the next start
+only, and so does switching `server.tls` on or off; other certificates are served to new connections at once.
 """
 
 SECTIONS = {
@@ -87,12 +88,20 @@ models:
 
 """,
     "routes": """\
-For paths that carry no model.
+For paths that carry no model, or whose pool no model decides.
 
 ```yaml
 routes:
   - {path: /retrieve, pool: vectors}
+  - {path: /, pool: llama}
 ```
 
+A route covers its path and everything below it. It says where requests go, not what they are: `/v1/embeddings` stays
+an inference route with its body read and its retries.
+
+A path of `/` is a catch-all for what nothing else claims: paths that the proxy does not know (404 without it), requests
+that name no model and, when there are no `models`, those that do. A model that is not in `models` stays a 404,
+`/v1/models` and `/health` are answered by the proxy itself, and engine control stays closed: no route opens it, only
+`server.allow_routes` does.
 """,
 }

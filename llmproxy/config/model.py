@@ -24,7 +24,8 @@ class TlsConfig(Section):
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key, password="")
         except (OSError, ValueError) as error:
-            if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            # The second is what OpenSSL says of a key of another type.
+            if getattr(error, "reason", None) in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
                 raise ValueError("the key does not belong to the certificate") from None
             raise ValueError("cert and key must be PEM files, and the key must have no passphrase") from None
         return self
@@ -185,7 +186,7 @@ class ModelConfig(Section):
 
 
 class RouteConfig(Section):
-    path: RequestPath = Field(description="Path prefix.")
+    path: RequestPath = Field(description="Path prefix; `/` is for what nothing else claims.")
     pool: str = Field(description="The pool that serves it.")
 
 
@@ -205,5 +206,5 @@ class Config(Section):
         default_factory=dict,
         description="Name clients use -> pool. With one pool and no models, every name goes to that pool.",
     )
-    routes: tuple[RouteConfig, ...] = Field((), description="Other path prefixes -> pool; the longest match wins.")
+    routes: tuple[RouteConfig, ...] = Field((), description="Path prefixes -> pool; the longest match wins.")
     logging: LoggingConfig = Field(LoggingConfig(), description="The access log and the proxy's own log.")

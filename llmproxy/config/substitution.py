@@ -13,6 +13,7 @@ from typing import Any
 from llmproxy.config.document import Entries, Items, Node, Report, Scalar
 from llmproxy.config.problem import Path
 from llmproxy.config.scalars import core_value
+from llmproxy.config.values import OnFile
 
 _TEMPLATE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -29,10 +30,13 @@ class Missing(Exception):
 class Substitution:
     """Turns a tree of nodes into plain data. `failed` has the paths whose value could not be had."""
 
-    def __init__(self, env: Mapping[str, str], base: FilePath, report: Report) -> None:
+    def __init__(
+        self, env: Mapping[str, str], base: FilePath, report: Report, *, on_file: OnFile | None = None
+    ) -> None:
         self._env = env
         self._base = base
         self._report = report
+        self._on_file = on_file
         self._done: dict[int, Any] = {}
         self._hidden: dict[str, str] = {}
         self.failed: list[Path] = []
@@ -96,6 +100,8 @@ class Substitution:
 
     def _file(self, name: str) -> str:
         path = self._base / name
+        if self._on_file is not None:
+            self._on_file(path)
         try:
             if not path.is_file():
                 raise Missing(f"there is no file {name!r}")

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +16,17 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
+OnFile = Callable[[Path], None]
+"""Told of a file before it is read, there or not; of some more than once."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileContext:
-    """Handed to validation when values come from a file: the folder that relative names start from."""
+    """Handed to validation when values come from a file: the folder that relative names start from, and who wants to
+    hear which files are read."""
 
     base: Path
+    on_file: OnFile | None = None
 
 
 def file_context(info: ValidationInfo) -> FileContext | None:
@@ -64,8 +70,11 @@ def _placed(value: str, info: ValidationInfo) -> str:
 
 
 def _readable(value: str, info: ValidationInfo) -> str:
-    if file_context(info) is None:
+    context = file_context(info)
+    if context is None:
         return value
+    if context.on_file is not None:
+        context.on_file(Path(value))
     if not os.path.isfile(value):
         raise ValueError(f"there is no file {value!r}")
     try:

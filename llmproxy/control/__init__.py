@@ -4,9 +4,11 @@
   description is unchanged, or changed only in weight or `max_concurrency`, keeps its `Backend` object, and with it
   its in-flight count, its health and an operator's drain. Everyone else is a newcomer or a leaver.
 * `Prober` asks every member how it is and tells the pool's `HealthRegistry`, which alone decides what that means.
+* `Catalog` asks every backend that comes up for its models. `StatusLog` writes each change of a status into the log.
+  `Leavers` waits until a backend that left has drained, and has what was counted of it forgotten.
 * `Resolver` turns host names into addresses, for the data plane and the prober alike, and keeps them fresh.
-* `Reloader` reads the configuration again (a changed file, SIGHUP, the admin API) and has it applied, or keeps the
-  old one and says why.
+* `Reloader` reads the configuration again (a changed file of those it is made from, SIGHUP, the admin API) and has it
+  applied, or keeps the old one and says why.
 
 Fail static: when DNS dies the last addresses stay; when the file is bad the last configuration stays; when a sleep
 check fails its last answer stays. No loop here dies of an error: it logs, and goes on.

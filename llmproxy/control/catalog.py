@@ -1,10 +1,12 @@
 """Which models the backends serve: asked of the engines themselves, for `/v1/models` and for metric labels.
 
-Needed only while the configuration names no models. What a backend last said stays known while it is a member, so
-an engine that restarts does not make its models disappear.
+Needed only while the configuration names no models. A backend is asked as soon as it may be given work, for the first
+time and again, and then now and then. What it last said stays known while it is a member, so an engine that restarts
+does not make its models disappear.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
@@ -38,16 +40,31 @@ class Catalog:
         on_names: Callable[[Iterable[str]], None],
     ) -> None:
         self._pools = pools
-        self._resolver = resolver
+        self._client = ProbeClient(resolver)
         self._clock = clock
         self._on_names = on_names
         self._served: dict[Backend, tuple[str, ...]] = {}
         self._due: dict[Backend, float] = {}
+        self._asking: dict[Backend, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def names(self) -> list[str]:
         """Every model some backend serves, sorted."""
         return sorted({name for names in self._served.values() for name in names})
+
+    def came_up(self, backend: Backend) -> None:
+        """The backend may be given work now, and could not a moment ago: ask it at once, also when it was asked lately
+        or has not answered yet."""
+        self._due.pop(backend, None)
+        asking = self._asking.pop(backend, None)
+        if asking is not None:
+            asking.cancel()
+        self._wake.set()
+
+    def forget_authorities(self) -> None:
+        """Read CA files again: they may have been replaced."""
+        self._client.forget_authorities()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="model catalog")
@@ -59,32 +76,43 @@ class Catalog:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
-        async with ProbeClient(self._resolver) as client:
-            while True:
-                await self._look(client)
-                await asyncio.sleep(LOOK_EVERY_S)
+        async with self._client:
+            try:
+                while True:
+                    self._wake.clear()
+                    self._look()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK_EVERY_S):
+                            await self._wake.wait()
+            finally:
+                asking = list(self._asking.values())
+                for task in asking:
+                    task.cancel()
+                await asyncio.gather(*asking, return_exceptions=True)
 
-    async def _look(self, client: ProbeClient) -> None:
+    def _look(self) -> None:
+        """Ask everyone who is due, each in a task of its own: a slow one holds up nobody else."""
         now = self._clock()
         members = {backend: pool for pool in self._pools().values() for backend in pool.backends}
-        for backend in self._served.keys() - members.keys():
-            del self._served[backend]
-        for backend in self._due.keys() - members.keys():
-            del self._due[backend]
-        asked = [
-            self._ask(client, backend, pool.settings.upstream_key)
-            for backend, pool in members.items()
-            if backend.status is Status.HEALTHY and self._due.get(backend, 0.0) <= now
-        ]
-        await asyncio.gather(*asked)
+        for known in (self._served, self._due):
+            for backend in known.keys() - members.keys():
+                del known[backend]
+        for backend, pool in members.items():
+            due = backend not in self._asking and self._due.get(backend, 0.0) <= now
+            if due and backend.status is Status.HEALTHY:
+                self._due[backend] = now + RETRY_S
+                ask = self._ask(backend, pool.settings.upstream_key)
+                self._asking[backend] = asyncio.create_task(ask, name=f"models of {backend.id}")
 
-    async def _ask(self, client: ProbeClient, backend: Backend, key: str) -> None:
-        self._due[backend] = self._clock() + RETRY_S
+    async def _ask(self, backend: Backend, key: str) -> None:
         try:
-            found = await models_of(client, backend.spec, key, TIMEOUT_S)
-        except (NoModelList, aiohttp.ClientError, TimeoutError, OSError) as error:
+            found = await models_of(self._client, backend.spec, key, TIMEOUT_S)
+        except (NoModelList, aiohttp.ClientError, OSError, ValueError) as error:
             _log.debug("asking %s for its models failed: %s", backend.id, error)
             return
+        finally:
+            if self._asking.get(backend) is asyncio.current_task():
+                del self._asking[backend]
         self._served[backend] = found
         self._due[backend] = self._clock() + ASK_AGAIN_S
         self._on_names(found)

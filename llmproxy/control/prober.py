@@ -107,16 +107,6 @@ class Prober:
         if backend not in self._pool.backends:
             return
         now = self._clock()
-        before = backend.status
-        self._pool.health.probed(backend, sight.result, now)
-        if backend.status is not before:
-            _log.info(
-                "backend %s of pool %s: %s -> %s (%s)",
-                backend.id,
-                self._pool.name,
-                before.value,
-                backend.status.value,
-                sight.reason,
-            )
+        self._pool.health.probed(backend, sight.result, now, sight.reason)
         if self._on_result is not None:
             self._on_result(backend, sight.result, now - started)

@@ -1,7 +1,8 @@
 """Reads the configuration again and has it applied whole, or keeps the old one and says why.
 
-Three triggers: SIGHUP, a changed file (`FileWatch`), the admin API. One reload at a time; each reads the file anew,
-so the last one to run has the last word. Loading (disk, YAML) happens in a thread, applying in the event loop.
+Three triggers: SIGHUP, a changed file (`FileWatch`: the configuration's, or one that it names), the admin API. One
+reload at a time; each reads the file anew, so the last one to run has the last word. Loading (disk, YAML) happens in a
+thread, applying in the event loop.
 `Reloader.current` is written here only.
 """
 
@@ -21,7 +22,7 @@ from llmproxy.control.file_watch import FileWatch
 
 LOOK_EVERY_S = 1.0
 RESTART_ONLY = ("server.host", "server.port", "server.tls", "admin.host", "admin.port", "logging.file")
-"""Settings that a running process keeps as it started with them."""
+"""Settings that a running process keeps as it started with them; of TLS, whether there is any."""
 
 _log = logging.getLogger("llmproxy.control.reload")
 
@@ -70,7 +71,7 @@ class Reloader:
         self._apply = apply
         self._watch = watch
         self._on_result = on_result
-        self._started_with = {path: attrgetter(path)(current) for path in restart_only}
+        self._started_with = {path: _kept(current, path) for path in restart_only}
         self._sleep = sleep
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,7 +89,8 @@ class Reloader:
                 "reload (%s) refused, the old configuration stays: %s", trigger.value, "; ".join(result.problems)
             )
         else:
-            _log.info("reload (%s): %s", trigger.value, "new configuration in force" if result.changed else "no change")
+            same = "the same configuration; certificates and authorities were read again"
+            _log.info("reload (%s): %s", trigger.value, "new configuration in force" if result.changed else same)
         if result.needs_restart:
             _log.warning("these settings take effect at the next start only: %s", ", ".join(result.needs_restart))
         return result
@@ -106,7 +108,7 @@ class Reloader:
             return ReloadResult(problems=(f"{type(error).__name__}: {error}",))
         changed = config != self.current
         self.current = config
-        needs_restart = tuple(path for path, value in self._started_with.items() if attrgetter(path)(config) != value)
+        needs_restart = tuple(path for path, value in self._started_with.items() if _kept(config, path) != value)
         return ReloadResult(changed=changed, needs_restart=needs_restart)
 
     def start(self, *, sighup: bool = True) -> None:
@@ -146,3 +148,9 @@ class Reloader:
             await self.reload(trigger)
         except Exception:  # the listener must live to hear the next one
             _log.exception("reload (%s) failed", trigger.value)
+
+
+def _kept(config: Config, path: str) -> object:
+    value: object = attrgetter(path)(config)
+    # A listener that has a certificate takes another one while it runs.
+    return value is None if path == "server.tls" else value

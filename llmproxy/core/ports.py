@@ -67,7 +67,8 @@ class HealthRegistry(Protocol):
         """Passive health: how an attempt ended. Called once for each `chosen`, with its answer as `trial`; None takes
         the first outcome while a trial is out for the trial's. `retry_after_s` goes with BUSY."""
 
-    def probed(self, backend: Backend, result: ProbeResult, now: float) -> None: ...
+    def probed(self, backend: Backend, result: ProbeResult, now: float, reason: str = "") -> None:
+        """Active health: what a probe saw. `reason` says it in words, for the log."""
 
     def drain(self, backend: Backend, now: float) -> None: ...
 

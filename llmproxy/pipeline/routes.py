@@ -1,7 +1,7 @@
 """Which paths pass, and what each is: matched on the decoded, normalised path, denied by default."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
@@ -89,46 +89,58 @@ _CONTROL: Final = (
     "/v1/unload_lora_adapter",
 )
 _PREFIXES: Final = ("/v1/", "/inference/")
+_CLOSED: Final = "this route controls the engine and is closed; server.allow_routes can open it"
 
 
 class RouteTable:
-    """Paths -> routes. Built from the configuration, replaced whole on reload."""
+    """Paths -> routes. Built from the configuration, replaced whole on reload.
+
+    `extra` are the configuration's prefixes -> pools. The longest one wins, and says where a path goes, not what it is:
+    what is known of the path stays. `/` is for the paths that nothing else claims. None of them opens a closed one.
+    """
 
     def __init__(self, allow: Iterable[str] = (), extra: Mapping[str, str] | None = None) -> None:
-        exact: dict[bytes, Route] = {
-            path.encode(): Route(path.encode(), retryable=True, json="/audio/tr" not in path) for path in _INFERENCE
-        }
+        prefixes = {prefix.rstrip("/").encode(): pool for prefix, pool in (extra or {}).items()}
+        self._rest = prefixes.pop(b"", None)
+        self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
+        exact = [Route(path.encode(), retryable=True, json="/audio/tr" not in path) for path in _INFERENCE]
         messages = b"/v1/messages"
-        exact[messages] = Route(messages, Dialect.ANTHROPIC, retryable=True)
-        exact[messages + b"/count_tokens"] = Route(messages + b"/count_tokens", Dialect.ANTHROPIC, retryable=True)
-        exact[b"/v1/responses"] = Route(b"/v1/responses", retryable=True, responses=True)
-        exact[b"/v1/models"] = Route(b"/v1/models", has_model=False, local=Local.MODELS)
-        exact[b"/health"] = Route(b"/health", has_model=False, local=Local.HEALTH)
-        exact[b"/ping"] = Route(b"/ping", has_model=False, local=Local.HEALTH)
-        self._exact = exact
-        allowed = {path.rstrip("/").encode() for path in allow}
-        self._denied = {path.encode() for path in _CONTROL} - allowed
-        self._allowed = allowed
-        by_length = sorted((extra or {}).items(), key=lambda item: -len(item[0]))
-        self._extra = [(path.encode(), pool) for path, pool in by_length]
+        exact += [
+            Route(messages, Dialect.ANTHROPIC, retryable=True),
+            Route(messages + b"/count_tokens", Dialect.ANTHROPIC, retryable=True),
+            Route(b"/v1/responses", retryable=True, responses=True),
+            Route(b"/v1/models", has_model=False, local=Local.MODELS),
+            Route(b"/health", has_model=False, local=Local.HEALTH),
+            Route(b"/ping", has_model=False, local=Local.HEALTH),
+        ]
+        self._exact = {route.path: self._placed(route, route.path) for route in exact}
+        self._allowed = {path.rstrip("/").encode() for path in allow}
+        self._denied = {path.encode() for path in _CONTROL} - self._allowed
 
     def match(self, raw_path: bytes) -> Route:
         """The route of a request's path. Raises `NotFound`, `Forbidden` or `BadRequest`."""
-        route = self._exact.get(raw_path)
-        if route is not None and not self._extra:
-            return route
-        return self._match_slowly(canonical_path(raw_path))
+        return self._exact.get(raw_path) or self._match_slowly(canonical_path(raw_path))
 
     def _match_slowly(self, path: bytes) -> Route:
         bare = path.rstrip(b"/") or b"/"
         if bare in self._denied:
-            raise Forbidden("this route controls the engine and is closed; server.allow_routes can open it")
-        for prefix, pool in self._extra:
-            if bare == prefix.rstrip(b"/") or path.startswith(prefix if prefix.endswith(b"/") else prefix + b"/"):
-                return Route(path, json=False, has_model=False, pool=pool)
+            raise Forbidden(_CLOSED)
         route = self._exact.get(bare)
         if route is not None:
             return route
+        known = self._known(path, bare)
+        route = self._placed(known or Route(path, json=False, has_model=False), bare)
+        if known is not None or route.pool is not None:
+            return route
+        if self._rest is not None:
+            # vLLM's /metrics answers for all that is below it as well.
+            if any(bare.startswith(closed + b"/") for closed in self._denied):
+                raise Forbidden(_CLOSED)
+            return replace(route, pool=self._rest)
+        raise NotFound(f"no such route: {path.decode('latin-1')[:200]}", code="route_not_found")
+
+    def _known(self, path: bytes, bare: bytes) -> Route | None:
+        """What the proxy knows of a path that is not listed."""
         if bare in self._allowed:
             return Route(path, json=False, has_model=False)
         text = path.decode("latin-1")
@@ -138,9 +150,14 @@ class RouteTable:
             return Route(path, json=False, has_model=False, responses=True)
         if text.startswith("/v1/messages/"):
             return Route(path, Dialect.ANTHROPIC, json=False)
-        if text.startswith(_PREFIXES):
-            return Route(path, json=False)
-        raise NotFound(f"no such route: {text[:200]}", code="route_not_found")
+        return Route(path, json=False) if text.startswith(_PREFIXES) else None
+
+    def _placed(self, route: Route, bare: bytes) -> Route:
+        """`route` in the pool that the longest prefix of its path names, if one does."""
+        for prefix, pool in self._prefixes:
+            if bare == prefix or bare.startswith(prefix + b"/"):
+                return replace(route, pool=pool, local=None)
+        return route
 
 
 def canonical_path(raw: bytes) -> bytes:

@@ -25,9 +25,10 @@ class Target:
 
 
 class Snapshot:
-    """The configuration as requests see it. `only` is every model's target when there is one pool and no `models:`."""
+    """The configuration as requests see it. `only` is every model's target when there is one pool and no `models:`,
+    `rest` the target of the route for `/`: of requests that no model and no other route sends anywhere."""
 
-    __slots__ = ("_trusted", "bounds", "by_pool", "config", "models", "networks", "only", "pools", "routes")
+    __slots__ = ("_trusted", "bounds", "by_pool", "config", "models", "networks", "only", "pools", "rest", "routes")
 
     def __init__(self, config: Config, pools: Mapping[str, ServingPool]) -> None:
         self.config = config
@@ -39,7 +40,9 @@ class Snapshot:
             for name, model in config.models.items()
         }
         self.only = next(iter(self.by_pool.values())) if len(pools) == 1 and not self.models else None
-        self.routes = RouteTable(config.server.allow_routes, {route.path: route.pool for route in config.routes})
+        routes = {route.path: route.pool for route in config.routes}
+        self.rest = self.by_pool[routes["/"]] if "/" in routes else None
+        self.routes = RouteTable(config.server.allow_routes, routes)
         self.networks = tuple(ipaddress.ip_network(item, strict=False) for item in config.server.trusted_proxies)
         self._trusted: dict[str, bool] = {}
 
@@ -49,13 +52,15 @@ class Snapshot:
             return self.by_pool[route.pool]
         if self.only is not None:
             return self.only
-        if model is not None:
+        if model is not None and (self.models or self.rest is None):
             target = self.models.get(model)
             if target is None:
                 raise NotFound(f"The model `{model[:200]}` does not exist.", code="model_not_found", param="model")
             return target
         if len(self.pools) == 1:
             return next(iter(self.by_pool.values()))
+        if self.rest is not None:
+            return self.rest
         if route.has_model:
             raise BadRequest("you must provide a model parameter", code="missing_model", param="model")
         raise NotFound("this route needs a pool: add it under `routes:`", code="route_not_found")

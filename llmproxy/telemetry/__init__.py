@@ -8,7 +8,7 @@ events that are rare. It takes no lock, builds no label string and calls no metr
 - `table.py` is the one list of metrics; the exposition and `docs/metrics.md` are made from it.
 - `metrics.py` holds the counters. Their one writer is the event loop's thread. What lives elsewhere (in-flight,
   status, weights, connections) is never copied: it is read from the live objects while a scrape is answered.
-- `exposition.py` turns both into Prometheus text, at scrape time.
+- `exposition.py` gathers both at scrape time, and `text.py` writes them in Prometheus' format.
 - `access_log.py` owns the queue and a writer thread; `line.py` makes the text, `sink.py` does the writing without
   ever waiting for a reader. Memory is bounded twice (records queued, bytes pending); what exceeds it is
   dropped and counted. A full disk, a closed pipe or a reader that stopped reading cannot slow a request down.

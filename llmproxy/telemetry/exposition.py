@@ -2,20 +2,15 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from llmproxy.core.backend import Status
+from llmproxy.telemetry import text
 from llmproxy.telemetry.metrics import Histogram, Metrics
-from llmproxy.telemetry.table import TABLE, Kind, Metric
+from llmproxy.telemetry.table import TABLE, Kind
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BREAKER = {Status.HALF_OPEN: 1, Status.OPEN: 2}
 
 Rows = dict[tuple[str, ...], float]
@@ -23,21 +18,35 @@ Rows = dict[tuple[str, ...], float]
 logger = logging.getLogger(__name__)
 
 
-class ProxyCollector(Collector):
-    """The table's metrics. What is gathered is copied first, so another thread may collect."""
+class Exposition:
+    """What `/metrics` answers: the table, the process and the Python build.
+
+    What is gathered is copied first, so another thread than the loop's may render.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._reported: set[str] = set()
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        build = CollectorRegistry()
+        PlatformCollector(registry=build)
+        self._build = generate_latest(build)
 
-    def collect(self) -> Iterator[Family]:
+    def render(self) -> tuple[bytes, str]:
+        """The body and its content type."""
+        table = "".join(self._lines()).encode()
+        return table + generate_latest(self._process) + self._build, text.CONTENT_TYPE
+
+    def _lines(self) -> Iterator[str]:
         rows = self._rows()
         histograms = self._histograms()
         for metric in TABLE:
+            yield text.head(metric)
             if metric.kind is Kind.HISTOGRAM:
-                yield _histogram_family(metric, histograms.get(metric.name, {}))
+                yield from text.buckets(metric, histograms.get(metric.name, {}))
             else:
-                yield _family(metric, rows.get(metric.name, {}))
+                yield from text.samples(metric, rows.get(metric.name, {}))
 
     def _rows(self) -> dict[str, Rows]:
         metrics = self._metrics
@@ -112,44 +121,7 @@ class ProxyCollector(Collector):
                     logger.exception("metric %s could not be read; it is left out", name)
 
 
-class Exposition:
-    """What `/metrics` answers: the table, the process and the Python build, from a registry of its own."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(ProxyCollector(metrics))
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-
-    def render(self) -> tuple[bytes, str]:
-        """The body and its content type. Takes milliseconds with many models; may run outside the loop's thread."""
-        return generate_latest(self._registry), CONTENT_TYPE
-
-
 def _add(rows: Rows, more: Mapping[Any, float]) -> None:
     for key, value in more.items():
         labels = tuple(map(str, key)) if isinstance(key, tuple) else (key,)
         rows[labels] = rows.get(labels, 0) + value
-
-
-def _family(metric: Metric, rows: Rows) -> Family:
-    family: CounterMetricFamily | GaugeMetricFamily
-    if metric.kind is Kind.COUNTER:
-        family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
-    else:
-        family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
-    for key, value in rows.items():
-        if len(key) == len(metric.labels):
-            family.add_metric(key, value)
-    return family
-
-
-def _histogram_family(metric: Metric, rows: dict[tuple[str, ...], Histogram]) -> Family:
-    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-    bounds = [*map(floatToGoString, metric.buckets), "+Inf"]
-    for key, histogram in rows.items():
-        total, counts = histogram.sum, histogram.counts.copy()
-        # Embedding models have no tokens to time: their rows of zeros would be most of a scrape.
-        if any(counts) or not key:
-            family.add_metric(key, list(zip(bounds, accumulate(counts), strict=True)), total)
-    return family

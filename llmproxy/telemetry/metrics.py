@@ -20,7 +20,8 @@ OTHER = "other"
 Reading = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
 """What a reader gives: a number for a metric without labels, otherwise numbers by label values (the table's order)."""
 
-K = TypeVar("K", bound=tuple[str | int, ...])
+K = TypeVar("K", bound=tuple[str | int | None, ...])
+V = TypeVar("V")
 
 
 class PoolView(Protocol):
@@ -133,6 +134,18 @@ class Metrics:
         _drop(self.attempts, pool, backend, 1)
         _drop(self.probes, pool, backend, 1)
 
+    def forget_pool(self, pool: str) -> None:
+        """A pool is gone for good, and so are its backends: drop all that was counted of it."""
+        _drop(self.requests, pool)
+        _drop(self.attempts, pool)
+        _drop(self.retries, pool)
+        _drop(self.shed, pool)
+        _drop(self.probes, pool)
+        _drop(self.all_series, pool)
+        _drop(self._by_request, pool)
+        self.abandoned.pop(pool, None)
+        self.queue_waits.pop(pool, None)
+
     def _slow_series(self, pool: str | None, model: str | None) -> Series:
         """First sight of a pair, or an unknown name. Unknown names are not remembered: clients invent them."""
         known = model is None or model in self._models
@@ -154,6 +167,7 @@ class Metrics:
         return Histogram(self._bounds[name])
 
 
-def _drop(counts: dict[K, int], pool: str, backend: str, at: int) -> None:
-    for key in [key for key in counts if key[0] == pool and key[at] == backend]:
-        del counts[key]
+def _drop(rows: dict[K, V], pool: str, backend: str = "", at: int = 0) -> None:
+    """Those of `pool`, or of its `backend`, which is the key's part number `at`."""
+    for key in [key for key in rows if key[0] == pool and (not at or key[at] == backend)]:
+        del rows[key]

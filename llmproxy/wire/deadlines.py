@@ -20,12 +20,24 @@ class Timed(Protocol):
 
 
 class Deadlines:
-    """The set of timed things of one loop. `add` and `discard` are the set's own methods."""
+    """The set of timed things of one loop. `add` and `discard` are the set's own methods.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], interval_s: float = 0.1) -> None:
+    `on_tick_lag` is told, at each sweep, by how many seconds it came late: what a busy or blocked loop costs everyone.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        interval_s: float = 0.1,
+        *,
+        on_tick_lag: Callable[[float], None] | None = None,
+    ) -> None:
         self._loop = loop
         self._clock = clock
         self._interval_s = interval_s
+        self._on_tick_lag = on_tick_lag
+        self._due = NEVER
         self._items: set[Timed] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.add = self._items.add
@@ -36,7 +48,7 @@ class Deadlines:
 
     def start(self) -> None:
         """Begin sweeping."""
-        self._timer = self._loop.call_later(self._interval_s, self._tick)
+        self._arm()
 
     def stop(self) -> None:
         """Stop sweeping; nothing expires any more."""
@@ -57,8 +69,16 @@ class Deadlines:
                     self._items.discard(item)
                     self._loop.call_exception_handler({"message": f"{item!r} failed to expire", "exception": error})
 
+    def _arm(self) -> None:
+        self._due = self._clock() + self._interval_s
+        self._timer = self._loop.call_later(self._interval_s, self._tick)
+
     def _tick(self) -> None:
         try:
-            self.sweep(self._clock())
+            now = self._clock()
+            if self._on_tick_lag is not None:
+                # uvloop counts whole milliseconds, so it may be a little early.
+                self._on_tick_lag(max(now - self._due, 0.0))
+            self.sweep(now)
         finally:
-            self._timer = self._loop.call_later(self._interval_s, self._tick)
+            self._arm()

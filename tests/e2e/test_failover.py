@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from llmproxy.core.backend import Status
 from llmproxy.emulator import Emulator
 from tests.harness.client import Answer
 from tests.harness.proxy import Proxy
@@ -227,6 +228,25 @@ async def test_the_engines_own_error_is_passed_on(
     assert answer.header("x-llmproxy-backend") == last
     record = await proxy.record("error")
     assert (record["status"], record["backend"], record["attempts"]) == (status, last, 1 if status == 400 else 2)
+
+
+FULL = b'data: {"error": {"message": "... Please try again later or on a different instance.", "code": 503}}\n\n'
+
+
+async def test_when_all_engines_are_full_only_as_their_streams_begin(stage: Stage) -> None:
+    """They have said 200 by then, so what they say is of no use to the client: it is told as a full proxy tells it."""
+
+    async def script(turn: Turn) -> None:
+        await turn.answer(FULL + b"data: [DONE]\n\n", "text/event-stream")
+
+    proxy = await stage.proxy(await stage.scripted(script), await stage.scripted(script))
+    for _ in range(8):
+        answer = await stage.ask(proxy, chat(), id="full")
+        assert (answer.status, answer.header("x-llmproxy-error")) == (503, "upstream_busy")
+        assert int(answer.header("retry-after") or 0) > 0
+    record = await proxy.record("full")
+    assert (record["outcome"], record["retries"]) == ("busy", ["busy"])
+    assert {backend.status for backend in proxy.pool().backends} == {Status.HEALTHY}
 
 
 async def test_errors_of_failed_attempts_speak_anthropics_dialect_too(stage: Stage) -> None:

@@ -194,6 +194,46 @@ async def test_engine_control_is_closed(stage: Stage, path: str) -> None:
     assert not [request for request in engine.requests if request.method == "POST"]
 
 
+async def test_a_route_for_all_takes_what_nothing_else_claims(stage: Stage) -> None:
+    one, other = await stage.backend(), await stage.backend()
+    proxy = await stage.proxy(
+        one,
+        pools={"rest": {"backends": [{"url": other.url, "id": "r1"}]}},
+        models={"m": {"pool": "main", "rewrite": MODEL}},
+        routes=[{"path": "/", "pool": "rest"}],
+    )
+    # What no proxy knows: the engine's own answer.
+    answer = await stage.ask(proxy, path="/version")
+    assert (answer.status, answer.header("x-llmproxy-backend")) == (200, "r1")
+    assert (await stage.ask(proxy, path="/no/such/thing")).header("x-llmproxy-backend") == "r1"
+    # Models decide first; a request without one is for all.
+    named = await stage.ask(proxy, chat(stream=False, max_tokens=1) | {"model": "m"})
+    assert (named.status, named.header("x-llmproxy-backend")) == (200, "b1")
+    nameless = await stage.ask(proxy, {"messages": MESSAGES, "max_tokens": 1})
+    assert nameless.header("x-llmproxy-backend") == "r1"
+    unknown = await stage.ask(proxy, chat() | {"model": MODEL})
+    assert (unknown.status, unknown.header("x-llmproxy-error")) == (404, "model_not_found")
+    # What the proxy answers itself, and what is closed, stay so.
+    assert [card["id"] for card in (await stage.ask(proxy, path="/v1/models")).json["data"]] == ["m"]
+    for path in ("/sleep", "/metrics", "/metrics/x"):
+        assert (await stage.ask(proxy, {}, path)).header("x-llmproxy-error") == "route_not_allowed"
+
+
+async def test_a_route_keeps_what_the_proxy_knows_of_a_path(stage: Stage) -> None:
+    """An inference route that goes elsewhere is still one: its body is read, and it is tried again."""
+    engines = await stage.backends(2)
+    entries = [{"url": engine.url, "id": f"r{number}"} for number, engine in enumerate(engines, 1)]
+    proxy = await stage.proxy(
+        await stage.backend(), pools={"r": {"backends": entries}}, routes=[{"path": "/v1/chat", "pool": "r"}]
+    )
+    engines[0].set_fault("status=500")
+    for number in range(4):
+        answer = await stage.ask(proxy, chat(max_tokens=2), id=f"a{number}")
+        assert (answer.status, answer.header("x-llmproxy-backend")) == (200, "r2")
+    line = await proxy.record("a0")
+    assert (line["model"], line["stream"]) == (MODEL, True)
+
+
 async def test_closed_routes_can_be_opened_one_by_one(stage: Stage) -> None:
     engine = await stage.backend()
     proxy = await stage.proxy(engine, server={"allow_routes": ["/reset_prefix_cache"]})

@@ -94,7 +94,7 @@ class ServingProcess(Running):
 
     async def __aenter__(self) -> "ServingProcess":
         await super().__aenter__()
-        self.port = int((await self.says(r"serving http://[\d.]+:(\d+) "))[1])
+        self.port = int((await self.says(r"serving https?://[\d.]+:(\d+) "))[1])
         self.admin_url = (await self.says(r"admin API on (http://[\d.]+:\d+)"))[1]
         return self
 

@@ -87,3 +87,18 @@ async def test_a_failure_costs_only_the_one_that_fails():
     assert all(item.told == [1.0] for item in items)
     assert [type(error) for error in heard] == [ValueError, ValueError]
     assert len(deadlines) == 9
+
+
+async def test_it_tells_how_late_each_sweep_comes():
+    clock, lags = ManualClock(5.0), []
+    deadlines = Deadlines(asyncio.get_running_loop(), clock, interval_s=0.001, on_tick_lag=lags.append)
+    deadlines.start()
+    # The clock stands still, which for a timer is early.
+    await until(lambda: len(lags) >= 2, "two sweeps")
+    assert set(lags) == {0.0}
+    # A quarter of a second went by while the timer was due in a thousandth.
+    seen = len(lags)
+    clock.advance(0.251)
+    await until(lambda: len(lags) >= seen + 2, "two more")
+    assert lags[seen:][:2] == [pytest.approx(0.25), 0.0]
+    deadlines.stop()

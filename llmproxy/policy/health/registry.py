@@ -13,8 +13,10 @@ from llmproxy.policy.health.probe_state import ProbeState
 from llmproxy.policy.health.settings import HealthSettings
 from llmproxy.policy.health.slow_start import SlowStart
 
-OnChange = Callable[[Backend, Status, Status], None]
-"""Called with a member, its status before and its status now; never in the middle of a change."""
+OnChange = Callable[[Backend, Status, Status, str], None]
+"""Called with a member, its status before, its status now and why; never in the middle of a change."""
+
+_TIME_OUT_OVER = "its time out is over"
 
 
 class _Member:
@@ -107,6 +109,7 @@ class Health:
             breaker.succeeded(now, trial=False)
             return
         is_trial = breaker.trial_out if trial is None else trial
+        why = f"the trial ended: {outcome.value}" if is_trial else f"too many failures, the last one: {outcome.value}"
         if outcome is Outcome.OK:
             breaker.succeeded(now, trial=is_trial)
         elif outcome.is_failure:
@@ -116,7 +119,7 @@ class Health:
             breaker.released(trial=is_trial)
             if outcome is Outcome.BUSY:
                 member.busy_until = busy_until(now, retry_after_s, self._settings.busy_for_s)
-        self._refresh(now)
+        self._refresh(now, backend, why)
 
     # -- for the loops that keep the fleet true --------------------------------------------------------------------
 
@@ -136,11 +139,11 @@ class Health:
             member.breaker.configure(settings, now)
         self._refresh(now)
 
-    def probed(self, backend: Backend, result: ProbeResult, now: float) -> None:
+    def probed(self, backend: Backend, result: ProbeResult, now: float, reason: str = "") -> None:
         member = self._members.get(backend)
         if member is not None:
             member.probes.record(result, self._settings)
-            self._refresh(now)
+            self._refresh(now, backend, f"probe: {reason or result.value}")
 
     def drain(self, backend: Backend, now: float) -> None:
         """No new work for a member, until `undrain`."""
@@ -168,16 +171,17 @@ class Health:
         member = self._members.get(backend)
         if member is not None:
             member.draining = draining
-            self._refresh(now)
+            self._refresh(now, backend, "drained" if draining else "no longer drained")
 
     def _can_spare_one(self) -> bool:
         ejected = sum(member.breaker.state is not State.CLOSED for member in self._members.values())
         return may_eject(ejected, len(self._members), self._settings.max_ejected_percent)
 
-    def _refresh(self, now: float) -> None:
-        """Work everything out again: statuses, weights, candidates, and when to look again unasked."""
+    def _refresh(self, now: float, about: Backend | None = None, why: str = "") -> None:
+        """Work everything out again: statuses, weights, candidates, and when to look again unasked. `why` is what has
+        just happened to `about`; whatever else changes does so because time went by."""
         due = NEVER
-        changes: list[tuple[Backend, Status, Status]] = []
+        changes: list[tuple[Backend, Status, Status, str]] = []
         eligible: list[Backend] = []
         unhurried: list[Backend] = []
         for backend, member in self._members.items():
@@ -185,7 +189,7 @@ class Health:
             status = member.label
             backend.weight = backend.spec.weight * member.advance(status, now, self._settings.slow_start_s)
             if status is not backend.status:
-                changes.append((backend, backend.status, status))
+                changes.append((backend, backend.status, status, why if backend is about else _TIME_OUT_OVER))
                 backend.status = status
             if member.is_eligible(status):
                 eligible.append(backend)

@@ -2,11 +2,16 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
 T = TypeVar("T")
+
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,3})?")
+_TRUTH = {"true": True, "false": False}
 
 
 class OptionError(ValueError):
@@ -25,7 +30,8 @@ class NoOptions:
 def parse_options(options_type: type[T], given: Mapping[str, object], policy: str) -> T:
     """`given` as an `options_type`, a dataclass whose fields are bool, int, float, str or tuple[str, ...].
 
-    A single string will do for a tuple. The dataclass checks ranges in `__post_init__` with `ValueError`.
+    A single string will do for a tuple. So will text that reads as a number, or as true or false, where that is wanted:
+    what comes from the environment is always text. The dataclass checks ranges in `__post_init__` with `ValueError`.
     Raises `OptionError`.
     """
     if not is_dataclass(options_type):
@@ -57,16 +63,19 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 def _fit(value: object, wanted: Any) -> object:
     """`value` as a `wanted`. Raises `ValueError` in words that follow the option's name."""
     if wanted is bool:
-        if isinstance(value, bool):
-            return value
+        truth = _TRUTH.get(value.strip().lower()) if isinstance(value, str) else value
+        if isinstance(truth, bool):
+            return truth
         raise ValueError(f"{value!r} must be true or false")
     if wanted is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
+        whole = _read(value, _WHOLE)
+        if isinstance(whole, int) and not isinstance(whole, bool):
+            return whole
         raise ValueError(f"{value!r} must be a whole number")
     if wanted is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
+        number = _read(value, _NUMBER)
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number):
+            return float(number)
         raise ValueError(f"{value!r} must be a number")
     if wanted is str:
         if isinstance(value, str):
@@ -78,3 +87,10 @@ def _fit(value: object, wanted: Any) -> object:
             return tuple(items)
         raise ValueError(f"{value!r} must be a name or a list of names")
     raise TypeError(f"options of type {wanted} are not supported")
+
+
+def _read(value: object, form: re.Pattern[str]) -> object:
+    """Text that has the `form` as the number it spells; everything else as it is."""
+    if not isinstance(value, str) or not form.fullmatch(value.strip()):
+        return value
+    return int(value) if form is _WHOLE else float(value)

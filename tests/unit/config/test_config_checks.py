@@ -46,9 +46,10 @@ def test_a_mistake_in_one_pool_hides_nothing_about_the_others(errors_of):
     ]
 
 
-def test_a_route_given_twice(errors_of):
-    text = f"pools: {{a: {POOL}}}\nroutes:\n  - {{path: /x, pool: a}}\n  - {{path: /x, pool: a}}\n"
-    assert errors_of(text) == ["4: routes[1].path: there is a route for '/x' already"]
+@pytest.mark.parametrize("again", ["/x", "/x/"])
+def test_a_route_given_twice(errors_of, again):
+    text = f"pools: {{a: {POOL}}}\nroutes:\n  - {{path: /x, pool: a}}\n  - {{path: {again}, pool: a}}\n"
+    assert errors_of(text) == [f"4: routes[1].path: there is a route for '{again}' already"]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +199,7 @@ def test_file_names_are_relative_to_the_configuration(tls):
         ("server.crt", "", "server.tls.key: the name of the file is empty"),
         ("server.crt", "a\0b", "server.tls.key: there is no file"),
         ("server.crt", "other.key", "server.tls: the key does not belong to the certificate"),
+        ("server.crt", "rsa.key", "server.tls: the key does not belong to the certificate"),
         ("server.crt", "encrypted.key", "server.tls: cert and key must be PEM files, and the key must have no pass"),
         ("server.key", "server.key", "server.tls: cert and key must be PEM files, and the key must have no pass"),
     ],

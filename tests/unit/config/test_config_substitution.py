@@ -1,10 +1,13 @@
 """`${...}` in values: what becomes of it, and that it never leaks."""
 
+import random
 import traceback
 
 import pytest
 
 from llmproxy.config import ConfigError, parse
+from llmproxy.policies import check_policy
+from llmproxy.policy.routing.registry import build
 
 MINIMAL = 'pools: {main: {backends: ["http://10.0.1.10:8000"]}}\n'
 
@@ -190,3 +193,26 @@ def test_no_repr_shows_a_secret():
 def test_a_short_value_does_not_eat_the_messages(errors_of, with_minimal):
     [error] = errors_of(with_minimal('server: {port: "${A}"}'), env={"A": "a"})
     assert error == "1: server.port: must be a whole number"
+
+
+AFFINITY = """
+pools:
+  main:
+    backends: ["http://10.0.1.10:8000"]
+    policy:
+      name: session_affinity
+      load_bound: "${BOUND}"
+"""
+
+
+def test_a_policy_s_numbers_may_come_from_outside(errors_of):
+    config = parse(AFFINITY, env={"BOUND": "1.5"}, check_policy=check_policy)
+    policy = config.pools["main"].policy
+    assert build(policy.name, policy.options, random.Random(0))._bound == 1.5
+    for unfit in ("a lot", "nan", "1,5", ""):
+        found = errors_of(AFFINITY, env={"BOUND": unfit}, check_policy=check_policy)
+        assert len(found) == 1
+        assert found[0].startswith("7: pools.main.policy.load_bound: ")
+        assert found[0].endswith("must be a number")
+        assert "lot" not in found[0]
+    assert "1 or more" in errors_of(AFFINITY, env={"BOUND": "0.5"}, check_policy=check_policy)[0]

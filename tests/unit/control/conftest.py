@@ -21,10 +21,11 @@ _CONCLUSION = {
 
 
 class RecordingHealth:
-    """`probes` is what `probed` was told, `memberships` what `set_members` was."""
+    """`probes` is what `probed` was told, `reasons` with which words, `memberships` what `set_members` was."""
 
     def __init__(self):
         self.probes = []
+        self.reasons = []
         self.memberships = []
         self.drained = set()
 
@@ -32,8 +33,9 @@ class RecordingHealth:
         self.memberships.append((tuple(backend.id for backend in backends), now))
         self.drained &= set(backends)
 
-    def probed(self, backend, result, now):
+    def probed(self, backend, result, now, reason=""):
         self.probes.append((backend.id, result, now))
+        self.reasons.append(reason)
         backend.status = Status.DRAINING if backend in self.drained else _CONCLUSION[result]
 
     def drain(self, backend, now):

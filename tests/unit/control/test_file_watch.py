@@ -98,3 +98,89 @@ def test_a_file_that_was_missing_at_first_counts_when_it_comes(tmp_path):
     assert watch.look() is False
     path.write_text("here")
     assert [watch.look() for _ in range(3)] == [False, True, False]
+
+
+# -- what is read ------------------------------------------------------------------------------------------------------
+
+
+def read(watch, *paths, then=lambda: None):
+    with watch.reading() as about_to_read:
+        for path in paths:
+            about_to_read(path)
+        then()
+
+
+def test_what_was_read_is_what_is_watched(path, tmp_path):
+    old, new = tmp_path / "old.key", tmp_path / "new.key"
+    for each in (old, new):
+        each.write_text("secret")
+    watch = FileWatch()
+    read(watch, path, old)
+    read(watch, path, new)
+    old.write_text("nobody's any more")
+    assert [watch.look() for _ in range(3)] == [False] * 3
+    new.write_text("newer secret")
+    assert [watch.look() for _ in range(3)] == [False, True, False]
+    path.write_text("pools: {a: 1}")
+    assert [watch.look() for _ in range(3)] == [False, True, False]
+
+
+def test_a_change_while_it_is_read_is_seen(path):
+    watch = FileWatch()
+    read(watch, path, then=lambda: path.write_text("changed"))
+    assert [watch.look() for _ in range(3)] == [False, True, False]
+
+
+def test_reading_one_file_twice_takes_the_first_sight_of_it(path):
+    watch = FileWatch()
+    with watch.reading() as about_to_read:
+        about_to_read(path)
+        path.write_text("changed")
+        about_to_read(path)
+    assert [watch.look() for _ in range(3)] == [False, True, False]
+
+
+def test_what_was_read_again_for_another_reason_is_no_change_any_more(path):
+    watch = FileWatch([path])
+    path.write_text("changed")
+    assert watch.look() is False
+    read(watch, path)
+    assert [watch.look() for _ in range(3)] == [False] * 3
+
+
+def test_after_a_reading_that_failed_its_files_and_those_before_are_watched(path, tmp_path):
+    cert, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    for each in (cert, key):
+        each.write_text("one")
+    watch = FileWatch()
+    read(watch, path, cert)
+
+    def fail():
+        raise ValueError("no pair")
+
+    with pytest.raises(ValueError, match="no pair"):
+        read(watch, path, key, then=fail)
+    assert [watch.look() for _ in range(3)] == [False] * 3
+    for each in (cert, key):
+        each.write_text("two")
+        assert [watch.look() for _ in range(3)] == [False, True, False], each
+
+
+def test_a_file_that_is_missing_hides_no_change_of_another(path, tmp_path):
+    key = tmp_path / "key"
+    key.write_text("secret")
+    watch = FileWatch([path, key])
+    key.unlink()
+    assert [watch.look() for _ in range(3)] == [False] * 3
+    path.write_text("pools: {a: 1}")
+    assert [watch.look() for _ in range(3)] == [False, True, False]
+    key.write_text("secret")
+    assert [watch.look() for _ in range(3)] == [False] * 3
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    watch = FileWatch()
+    read(watch, pipe, tmp_path, tmp_path / "a\0b")
+    assert [watch.look() for _ in range(3)] == [False] * 3

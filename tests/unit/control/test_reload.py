@@ -94,6 +94,20 @@ async def test_settings_that_need_a_restart_are_named_until_then(source):
     assert (await reloader.reload(Trigger.ADMIN)).needs_restart == ()
 
 
+async def test_of_tls_only_switching_it_on_or_off_needs_a_restart(source):
+    def tls(name):
+        return config(server={"tls": {"cert": f"{name}.crt", "key": f"{name}.key"}})
+
+    reloader = Reloader(load=source.load, apply=source.applied.append, current=tls("old"))
+    source.outcome = tls("new")
+    assert (await reloader.reload(Trigger.ADMIN)).needs_restart == ()
+    source.outcome = config()
+    assert (await reloader.reload(Trigger.ADMIN)).needs_restart == ("server.tls",)
+    reloader = source.reloader()
+    source.outcome = tls("new")
+    assert (await reloader.reload(Trigger.ADMIN)).needs_restart == ("server.tls",)
+
+
 async def test_one_at_a_time(source):
     running, most = 0, 0
 

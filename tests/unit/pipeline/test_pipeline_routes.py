@@ -149,6 +149,39 @@ def test_routes_of_the_configuration():
             table.match(path.encode())
 
 
+def test_a_route_says_where_a_path_goes_and_not_what_it_is():
+    table = RouteTable(extra={"/v1/embeddings": "vectors", "/v1/messages": "claude", "/v1/responses": "r"})
+    for path in ("/v1/embeddings", "/v1/embeddings/", "//v1/embeddings"):
+        route = table.match(path.encode())
+        assert (route.pool, route.retryable, route.json, route.has_model) == ("vectors", True, True, True)
+    assert table.match(b"/v1/messages/count_tokens").dialect is Dialect.ANTHROPIC
+    assert table.match(b"/v1/messages/x").dialect is Dialect.ANTHROPIC
+    assert (table.match(b"/v1/responses/r1").responses, table.match(b"/v1/responses/r1").pool) == (True, "r")
+    # What is answered here goes to the pool when a route says so.
+    for path in (b"/v1/models", b"/v1/models/m", b"/v1/chat/completions"):
+        route = RouteTable(extra={"/v1": "all"}).match(path)
+        assert (route.pool, route.local) == ("all", None)
+
+
+def test_a_route_for_all_takes_what_nothing_else_claims():
+    table = RouteTable(allow=["/wake_up"], extra={"/": "rest", "/retrieve": "vectors"})
+    for path in ("/", "/admin", "/docs", "/v3/x", "/xv1/chat", "/.well-known/x", "/a/b/", "/%61"):
+        route = table.match(path.encode())
+        assert (route.pool, route.retryable, route.json, route.has_model) == ("rest", False, False, False), path
+    assert table.match(b"/retrieve/x").pool == "vectors"
+    for path in (*INFERENCE, *OTHER, "/wake_up"):
+        assert table.match(path.encode()) == RouteTable(allow=["/wake_up"]).match(path.encode()), path
+    for path in ("/v1/models", "/v1/models/m", "/health", "/ping"):
+        assert table.match(path.encode()).local is not None, path
+
+
+@pytest.mark.parametrize("path", ["/metrics/", "/metrics/x", "/metrics//x", "/%6detrics/x", "/sleep/now"])
+def test_a_route_for_all_opens_nothing_below_a_closed_path(path):
+    with pytest.raises(Forbidden):
+        RouteTable(extra={"/": "any"}).match(path.encode())
+    assert RouteTable(allow=["/metrics", "/sleep"], extra={"/": "any"}).match(path.encode())
+
+
 @pytest.mark.parametrize(
     ("raw", "sent"),
     [

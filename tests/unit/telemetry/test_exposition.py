@@ -74,6 +74,14 @@ def test_every_row_of_the_table_gets_its_samples_with_its_labels() -> None:
         assert set(labels) == {tuple(sorted(metric.labels))}, metric.name
 
 
+def test_every_family_has_its_type_and_its_help() -> None:
+    text = Exposition(busy_metrics()).render()[0].decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    for metric in TABLE:
+        family = families[metric.name.removesuffix("_total") if metric.kind is Kind.COUNTER else metric.name]
+        assert (family.type, family.documentation) == (metric.kind.value, metric.help)
+
+
 def test_values_come_out_as_counted() -> None:
     seen = scrape(busy_metrics())
     assert value(seen, "llmproxy_requests_total", pool="p", model="llama", backend="b0", status="200") == 3

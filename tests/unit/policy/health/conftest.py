@@ -16,18 +16,24 @@ class Pool:
     def __init__(self, count, **settings):
         self.clock = ManualClock(1000.0)
         self.changes = []
+        self.reasons = []
         self.health = Health(
             HealthSettings(**settings),
             random.Random(3),
-            lambda backend, before, after: self.changes.append((backend.id, before.value, after.value)),
+            self._changed,
         )
         self.members = [Backend(BackendSpec(id=f"b{i}", url=f"http://10.0.0.{i}:8000")) for i in range(count)]
         self.health.set_members(self.members, self.clock())
+
+    def _changed(self, backend, before, after, why):
+        self.changes.append((backend.id, before.value, after.value))
+        self.reasons.append(why)
 
     def up(self):
         """Every member's first good probe."""
         self.probe(ProbeResult.OK)
         self.changes.clear()
+        self.reasons.clear()
         return self
 
     def probe(self, result, *which, times=1):

@@ -188,11 +188,36 @@ class TestStatus:
             ("b0", "open", "half_open"),
             ("b0", "half_open", "healthy"),
         ]
+        assert two.reasons == [
+            "probe: refused",
+            "probe: ok",
+            "too many failures, the last one: refused",
+            "its time out is over",
+            "the trial ended: ok",
+        ]
+
+    def test_the_reason_is_that_of_the_one_who_changed(self, pool):
+        two = pool(2).up()
+        two.kill(0)
+        two.clock.advance(10.0)
+        # Time ran out for one of them unseen; what is noticed first is the other's probe.
+        two.health.probed(two.members[1], ProbeResult.SLEEPING, two.clock(), "asleep or paused")
+        two.send(0, Outcome.RESET)
+        two.health.drain(two.members[0], two.clock())
+        two.health.undrain(two.members[0], two.clock())
+        assert list(zip(two.changes, two.reasons, strict=True)) == [
+            (("b0", "healthy", "open"), "too many failures, the last one: refused"),
+            (("b0", "open", "half_open"), "its time out is over"),
+            (("b1", "healthy", "sleeping"), "probe: asleep or paused"),
+            (("b0", "half_open", "open"), "the trial ended: reset"),
+            (("b0", "open", "draining"), "drained"),
+            (("b0", "draining", "open"), "no longer drained"),
+        ]
 
     def test_whoever_is_told_may_ask_back(self, pool):
         two = pool(2).up()
         seen = []
-        two.health.on_change = lambda backend, before, after: seen.append(two.candidates)
+        two.health.on_change = lambda backend, before, after, why: seen.append(two.candidates)
         two.kill(0)
         assert seen == [["b1"]]
 

@@ -35,8 +35,35 @@ class TestParse:
         assert parse_options(Everything, {"keys": "a"}, "p").keys == ("a",)
 
     @pytest.mark.parametrize(
+        ("option", "text", "meant"),
+        [
+            ("count", "12", 12),
+            ("count", " +3\n", 3),
+            ("share", "0.25", 0.25),
+            ("share", "2", 2.0),
+            ("share", ".5", 0.5),
+            ("share", " 1e-2 ", 0.01),
+            ("flag", "true", True),
+            ("flag", "False", False),
+        ],
+    )
+    def test_text_will_do_for_a_number_because_the_environment_has_nothing_else(self, option, text, meant):
+        found = getattr(parse_options(Everything, {option: text}, "p"), option)
+        assert (found, type(found)) == (meant, type(meant))
+
+    @pytest.mark.parametrize(
         ("option", "value", "must"),
         [
+            ("flag", "", "must be true or false"),
+            ("count", "1.5", "must be a whole number"),
+            ("count", "1_000", "must be a whole number"),
+            ("count", "", "must be a whole number"),
+            ("count", "9" * 5000, "must be a whole number"),
+            ("share", "nan", "must be a number"),
+            ("share", "inf", "must be a number"),
+            ("share", "1e999", "must be a number"),
+            ("share", "1,5", "must be a number"),
+            ("share", "٣", "must be a number"),
             ("flag", "yes", "must be true or false"),
             ("flag", 1, "must be true or false"),
             ("count", 1.5, "must be a whole number"),
