@@ -22,7 +22,9 @@ _MESSAGES = {
     Outcome.STALLED: ("timeout", 504, "the backend stopped in the middle of the request or of its answer"),
     Outcome.DEADLINE: ("timeout", 504, "the request's total time ran out"),
     Outcome.ENGINE_ABORT: ("upstream_aborted", 502, "the engine gave up on this request"),
+    Outcome.BUSY: ("upstream_busy", 503, "the backends are full"),
 }
+_BUSY_RETRY_AFTER_S = 1
 
 
 class Tries:
@@ -92,10 +94,11 @@ class Tries:
             return lost_by
         status = relay.connection.status
         head, reader = x.answer_head, x.reader
+        self.retry_after_s = None
         if status == 429 or (status == 503 and head is not None and head.retry_after_s is not None):
             self.retry_after_s = head.retry_after_s if head is not None else None
             return Outcome.BUSY
-        if reader is not None and reader.says_full and (status == 503 or reader.failure is not None):
+        if status == 503 and reader is not None and reader.says_full:
             # vLLM's full queue comes without Retry-After; only its words tell it from an engine that is sick.
             return Outcome.BUSY
         if status in _SERVER_ERRORS:
@@ -123,4 +126,5 @@ class Tries:
     def failure(self, outcome: Outcome) -> ProxyError:
         """What the client is told."""
         code, status, message = _MESSAGES.get(outcome, ("upstream_failed", 502, "the backend failed"))
-        return UpstreamFailed(message, code=code, status=status)
+        retry_after_s = _BUSY_RETRY_AFTER_S if outcome is Outcome.BUSY else None
+        return UpstreamFailed(message, code=code, status=status, retry_after_s=retry_after_s)

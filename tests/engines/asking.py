@@ -18,6 +18,7 @@ GENERATING = (CHAT, COMPLETIONS, MESSAGES, RESPONSES)
 KEY_LINE = ("Authorization", f"Bearer {KEY}")
 """The header of a request straight to an engine."""
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
+_DELTAS = (b"content_block_delta", b"output_text.delta")
 PATIENCE_S = 120.0
 """Longest wait for the next piece of an answer: real engines share two cores, and requests wait in their queues."""
 
@@ -98,13 +99,23 @@ class Asking:
 
     @property
     def has_token(self) -> bool:
-        """Whether the client has seen a word of the answer."""
-        return self.answer is not None and self.answer.text != ""
+        """Whether the client has seen a word of the answer, in any dialect."""
+        answer = self.answer
+        return answer is not None and (answer.text != "" or any(piece in answer.body for piece in _DELTAS))
 
 
 def error_in(answer: Answer) -> Any:
     """The error that ended an event-stream, or None."""
     return next((event["error"] for event in answer.events if isinstance(event, dict) and event.get("error")), None)
+
+
+def is_finished(answer: Answer) -> bool:
+    """Whether a stream says that all of it has come, because its tokens were used up."""
+    last = answer.events[-1]
+    if last == "[DONE]":
+        return finish_reasons(answer) == ["length"]
+    ends = [event.get("type") for event in answer.events[-2:]] == ["message_delta", "message_stop"]
+    return ends and answer.events[-2]["delta"]["stop_reason"] == "max_tokens"
 
 
 def finish_reasons(answer: Answer) -> list[str]:

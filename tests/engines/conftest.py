@@ -3,7 +3,8 @@
     pytest tests/engines -m engines
 
 Without `-m engines` nothing here is even collected. LLMPROXY_ENGINES_DIR names a directory other than .engines/, and
-LLMPROXY_ENGINES_MODEL another of the models in it (SmolLM2-135M-Instruct: real answers, a tenth of the speed).
+LLMPROXY_ENGINES_MODEL another of the models in it (SmolLM2-135M-Instruct: real answers, a tenth of the speed). The
+last file uses that one in any case. It takes 8 minutes on two cores that have nothing else to do.
 
 The servers are started once, and once again after each test that ends one; the files are in an order that makes few
 restarts. The proxy in front is the whole product (`llmproxy.app.App`), a new one for each test, checked for leaks at
@@ -19,12 +20,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.engines.vllm_server import Engines
+from tests.engines.vllm_server import REAL, TINY, Engines
 from tests.harness.stage import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED_KB = 8_000_000
-TINY = "tiny-llama-random"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -43,15 +43,14 @@ def engines() -> Iterator[Engines]:
     """The two servers; not started yet."""
     directory = Path(os.environ.get("LLMPROXY_ENGINES_DIR", ROOT / ".engines"))
     model = os.environ.get("LLMPROXY_ENGINES_MODEL", TINY)
-    if not (directory / "venv/bin/vllm").exists() or not (directory / "models" / model).is_dir():
-        pytest.exit(f"no real engines with the model {model} in {directory}: run `make engines` first", 1)
+    needed = [directory / "venv/bin/vllm", *(directory / "models" / name / "config.json" for name in (model, REAL))]
+    if missing := [str(path) for path in needed if not path.exists()]:
+        pytest.exit(f"no real engines: {', '.join(missing)} not found; run `make engines` first", 1)
     if (free_kb := _available_kb()) < NEEDED_KB:
         pytest.exit(f"two real engines need 8 GB of free memory; there are {free_kb // 1000} MB", 1)
     # A terminated test run ends as one that was interrupted, so that it leaves no engines behind.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logs = ROOT / ".engines/logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    engines = Engines(directory, model, logs)
+    engines = Engines(directory, model, ROOT / ".engines/logs")
     yield engines
     engines.destroy()
     signal.signal(signal.SIGTERM, before)

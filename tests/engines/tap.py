@@ -38,7 +38,9 @@ class Tap:
 
     def line_with(self, request_id: str) -> Line:
         """The connection over which the request with this id went."""
-        return next(line for line in self.lines if request_id.encode() in line.asked)
+        found = [line for line in self.lines if request_id.encode() in line.asked]
+        assert found, f"{request_id} has not come by"
+        return found[0]
 
     def answer_to(self, request_id: str) -> bytes:
         """The body of the engine's chunked answer to the last request on its connection."""

@@ -88,13 +88,13 @@ async def sleep_gauge(server: VllmServer) -> bool | None:
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, MESSAGES])
 async def test_an_answer_that_the_engine_gives_up_is_made_elsewhere(both: Engines, stage: Stage, path: str) -> None:
     proxy = await proxy_over(stage, *both.both)
-    asked = [Asking(proxy.port, body_for(path, 600), path) for _ in range(2)]
+    asked = [Asking(proxy.port, body_for(path, 400), path) for _ in range(2)]
     await both.a.has_running(1)
     await both.a.ask("POST", DOWN["paused"])
     answers = [await asking.ended() for asking in asked]
     assert [(answer.status, answer.header("x-llmproxy-backend")) for answer in answers] == [(200, "b")] * 2
     usage = [answer.json["usage"] for answer in answers]
-    assert [count.get("completion_tokens", count.get("output_tokens")) for count in usage] == [600] * 2
+    assert [count.get("completion_tokens", count.get("output_tokens")) for count in usage] == [400] * 2
     assert proxy.metric("llmproxy_retries_total", cause="engine_abort") == 1
 
 

@@ -28,15 +28,15 @@ async def test_an_engine_that_drops_its_work_at_sigterm(up: Engines, stage: Stag
     its engine process is gone before it could say so; then all of them hang, on a server that accepts nothing new."""
     proxy = await proxy_over(stage, *up.both, pool={"timeouts": {"first_byte": "30s", "between_bytes": "10s"}})
     paths = (CHAT, COMPLETIONS, MESSAGES)
-    whole = [Asking(proxy.port, body_for(path, 600), path) for path in paths for _ in range(2)]
-    streams = [Asking(proxy.port, body_for(path, 600, stream=True), path) for path in paths for _ in range(2)]
+    whole = [Asking(proxy.port, body_for(path, 400), path) for path in paths for _ in range(2)]
+    streams = [Asking(proxy.port, body_for(path, 400, stream=True), path) for path in paths for _ in range(2)]
     await until(lambda: all(asking.answer and len(asking.answer.events) > 3 for asking in streams), "words", 60.0)
     assert proxy.backend("a").load.in_flight == 6
     up.a.terminate()
     answers = [await asking.ended() for asking in whole]
     assert [(answer.status, answer.header("x-llmproxy-backend")) for answer in answers] == [(200, "b")] * 6
     usage = [answer.json["usage"] for answer in answers]
-    assert [count.get("completion_tokens", count.get("output_tokens")) for count in usage] == [600] * 6
+    assert [count.get("completion_tokens", count.get("output_tokens")) for count in usage] == [400] * 6
     for asking in streams:
         answer = await asking.ended()
         assert not answer.cut

@@ -3,7 +3,19 @@
 import pytest
 
 from llmproxy.core.backend import Status
-from tests.engines.asking import Asking, chat, error_in, finish_reasons, proxy_over
+from tests.engines.asking import (
+    CHAT,
+    COMPLETIONS,
+    GENERATING,
+    MESSAGES,
+    Asking,
+    body_for,
+    chat,
+    error_in,
+    finish_reasons,
+    is_finished,
+    proxy_over,
+)
 from tests.engines.vllm_server import Engines, VllmServer
 from tests.harness.proxy import Proxy
 from tests.harness.stage import Stage
@@ -23,8 +35,9 @@ class Load:
     def __init__(self, proxy: Proxy, victim: VllmServer) -> None:
         self._proxy = proxy
         self._victim = victim
-        self.streams = [Asking(proxy.port, chat(TOKENS, stream=True)) for _ in range(STREAMS)]
-        self.whole = [Asking(proxy.port, chat(TOKENS)) for _ in range(4)]
+        paths = [CHAT, CHAT, COMPLETIONS, MESSAGES] * (STREAMS // 4)
+        self.streams = [Asking(proxy.port, body_for(path, TOKENS, stream=True), path) for path in paths]
+        self.whole = [Asking(proxy.port, body_for(path, TOKENS), path) for path in GENERATING]
 
     async def well_under_way(self) -> None:
         """The victim has streams that have said something, and requests that have not."""
@@ -40,19 +53,20 @@ class Load:
         for asking in self.whole:
             answer = await asking.ended()
             assert answer.status == 200
-            assert answer.json["usage"]["completion_tokens"] == TOKENS
+            usage = answer.json["usage"]
+            assert usage.get("completion_tokens", usage.get("output_tokens")) == TOKENS
         broken_off = 0
         for asking in self.streams:
             answer = await asking.ended()
             assert (answer.status, answer.cut) == (200, False)
             if error_in(answer) is None:
-                assert answer.events[-1] == "[DONE]"
-                assert finish_reasons(answer) == ["length"]
+                assert is_finished(answer)
             else:
                 assert asking.backend == self._victim.id
                 assert asking.has_token
-                assert answer.events[-1] != "[DONE]"
+                assert answer.events[-1].get("error")
                 assert finish_reasons(answer) == []
+                assert b'stop_reason":"' not in answer.body
                 broken_off += 1
         assert broken_off > 0
 

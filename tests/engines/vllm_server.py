@@ -15,6 +15,9 @@ from tests.harness.client import Answer, Client
 
 MODEL = "smollm2"
 """The name under which every server serves its model."""
+TINY = "tiny-llama-random"
+"""Random weights: nonsense, at ten times the speed of the real model."""
+REAL = "SmolLM2-135M-Instruct"
 START_S = 300.0
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
@@ -29,29 +32,33 @@ FLAGS = (
     "--enable-server-load-tracking",
     "--enable-request-id-headers",
     "--enable-prompt-tokens-details",
+    "--enable-scale-out",
 )
 
 
 async def poll(condition: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 60.0) -> None:
     """Ask until it is so. Ten times a second, because each question costs the engine's own two cores something."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            while not await condition():
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise AssertionError(f"never came within {timeout_s:g} s: {what}") from None
+    loop = asyncio.get_running_loop()
+    # Not asyncio.timeout: Python 3.11's wait_for, in which most of this time is spent, can swallow its cancellation.
+    deadline = loop.time() + timeout_s
+    while not await condition():
+        assert loop.time() < deadline, f"never came within {timeout_s:g} s: {what}"
+        await asyncio.sleep(0.1)
 
 
 class VllmServer:
-    """One server, always on the same port, however often it is started. `flags` are added to those all have."""
+    """One server, always on the same port (0: any), however often it is started. `flags` come after those all have."""
 
-    def __init__(self, id: str, *, directory: Path, model: str, core: int, log: Path, flags: tuple[str, ...]) -> None:
+    def __init__(
+        self, id: str, *, directory: Path, model: str, core: int, log: Path, flags: tuple[str, ...] = (), port: int = 0
+    ) -> None:
         self.id = id
-        self.port = _free_port()
+        self.directory = directory
+        self.port = port or _free_port()
         config = json.loads((directory / "models" / model / "config.json").read_text())
         self.context_tokens: int = config["max_position_embeddings"]
         self._log = log
-        self._command = [
+        self.command = [
             str(directory / "venv/bin/vllm"),
             "serve",
             str(directory / "models" / model),
@@ -86,7 +93,7 @@ class VllmServer:
         self.destroy()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+                self.command, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
 
     async def up(self) -> None:
@@ -98,6 +105,12 @@ class VllmServer:
             return await self.health() == 200
 
         await poll(serves, f"a loaded vLLM server {self.id}", START_S)
+
+    @property
+    def pid(self) -> int:
+        """The API server's process id."""
+        assert self._process is not None
+        return self._process.pid
 
     def terminate(self) -> None:
         """SIGTERM to the API server, as an orchestrator sends it."""
@@ -206,10 +219,13 @@ class VllmServer:
 
 
 class Engines:
-    """Two servers, alike but for how they shut down and when they are full. Started when first needed, restarted when
-    a test has ended one."""
+    """Two servers, alike but for how they shut down, when they are full, and that b sends a comment a second to streams
+    that wait. Started when first needed, restarted when a test has ended one."""
 
     def __init__(self, directory: Path, model: str, logs: Path) -> None:
+        self.directory = directory
+        self.logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
         cores = sorted(os.sched_getaffinity(0))
 
         def server(id: str, core: int, *flags: str) -> VllmServer:
@@ -218,7 +234,7 @@ class Engines:
             return VllmServer(id, directory=directory, model=model, core=cores[core], log=log, flags=flags)
 
         self.a = server("a", 0, "--max-num-queued-reqs=64")
-        self.b = server("b", -1, "--shutdown-timeout=60")
+        self.b = server("b", -1, "--shutdown-timeout=60", "--sse-keep-alive-interval=1")
         self.both = (self.a, self.b)
         self.endless = self.a.context_tokens - 500
         """`max_tokens` of a request that no test waits out."""

@@ -51,6 +51,18 @@ IN_PROGRESS = response(b"in_progress", b'"status":"in_progress","usage":null')
 RESPONSE_WORD = b'event: response.output_text.delta\ndata: {"delta":" a","type":"response.output_text.delta"}\n\n'
 
 
+def wrapped(code: int) -> bytes:
+    """An error in a stream of `/v1/messages`: vLLM cannot read the chat chunk that it is, and complains of that."""
+    missing = (
+        b"Field required [type=missing, input_value={'error': {'message': 'Th...am': None, 'code': %d}}, "
+        b"input_type=dict]\\n    For further information visit https://errors.pydantic.dev/2.14/v/missing" % code
+    )
+    return (
+        b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"2 validation errors for '
+        b'ChatCompletionStreamResponse\\nmodel\\n  %b\\nchoices\\n  %b"}}\n\n' % (missing, missing)
+    )
+
+
 def completed(tokens: int) -> bytes:
     return response(b"completed", b'"status":"completed","usage":{"input_tokens":33,"output_tokens":%d}' % tokens)
 
@@ -103,6 +115,8 @@ WHOLE = {
     "responses": [CREATED, IN_PROGRESS, RESPONSE_WORD, completed(1)],
     "responses of no words": [CREATED, IN_PROGRESS, completed(1)],
     "the client's fault": [b'data: {"error": {"message": "too long", "code": 400}}\n\n', DONE],
+    "messages, the client's fault": [wrapped(400)],
+    "messages, the client's fault, later": [START + BLOCK, MESSAGE_WORD, wrapped(400)],
 }
 
 
@@ -121,8 +135,15 @@ def test_a_whole_stream_passes_as_it_is(events: EventReader, pieces: list[bytes]
     assert passed == b"".join(pieces)
 
 
+LLAMA_ROLE = (
+    b'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],'
+    b'"id":"chatcmpl-1"}\n\n'
+)
+LLAMA_LAST = b'data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}],"id":"chatcmpl-1"}\n\n'
 OPENERS = {
     "chat": ([ROLE], WORD),
+    "chat of llama.cpp": ([LLAMA_ROLE], WORD),
+    "chat of llama.cpp, of no words": ([LLAMA_ROLE], LLAMA_LAST),
     "messages": ([START, BLOCK, message(b"ping", b'"x":0')], MESSAGE_WORD),
     "responses": ([CREATED, IN_PROGRESS], RESPONSE_WORD),
 }
@@ -139,6 +160,12 @@ def test_openers_wait_for_the_first_token(
     assert firsts == [10.0]
 
 
+def test_a_role_that_comes_with_the_end_is_the_answer(events: EventReader, firsts: list[float]) -> None:
+    whole = LLAMA_ROLE.replace(b'"finish_reason":null', b'"finish_reason":"stop"')
+    assert events.read(whole) is PASS
+    assert firsts == [10.0]
+
+
 def test_an_opener_after_the_head_went_out_early_passes_too(events: EventReader) -> None:
     events.committed = True
     assert events.read(ROLE) is PASS
@@ -148,6 +175,7 @@ BROKEN_OFF = {
     "chat": [ROLE + WORD, WORD, CUT + DONE],
     "messages": [START + BLOCK + MESSAGE_WORD, message_end(b"null", 2), STOP],
     "messages after silence": [START + message_end(b"null", 0), STOP],
+    "messages, the engine's fault": [START + BLOCK + MESSAGE_WORD, wrapped(500)],
 }
 
 
@@ -164,10 +192,26 @@ def test_an_answer_given_up_later_is_told(events: EventReader, pieces: list[byte
     assert STOP not in shown or len(pieces) == 2
 
 
-def test_a_full_engine_is_busy(events: EventReader) -> None:
-    full = b'data: {"error": {"message": "Please try again later or on a different instance.", "code": 503}}\n\n'
-    events.read(full + DONE)
+FULL = {
+    "chat": b'data: {"error": {"message": "Please try again later or on a different instance.", "code": 503}}\n\n'
+    + DONE,
+    "messages": wrapped(503),
+}
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["held", "released early"])
+@pytest.mark.parametrize("full", FULL.values(), ids=FULL.keys())
+def test_a_full_engine_is_busy(events: EventReader, full: bytes, committed: bool) -> None:
+    events.committed = committed
+    shown = events.read(full)
     assert events.failure is Outcome.BUSY
+    assert (shown == SORRY) is committed
+
+
+@pytest.mark.parametrize("error", [wrapped(500), b'data: {"error": {"message": "died", "code": 500}}\n\n' + DONE])
+def test_a_dead_engine_is_not_busy(events: EventReader, error: bytes) -> None:
+    events.read(error)
+    assert events.failure is Outcome.ENGINE_ABORT
 
 
 WHOLE_BODIES = {

@@ -285,7 +285,10 @@ def test_a_stream_that_the_connection_ends_must_say_done(watch, committed):
     cut.read(chunk())
     assert cut.end() == (SORRY if committed else DROP)
     assert cut.failure is (Outcome.CUT if committed else Outcome.RESET)
-    done = reader()
-    done.read(chunk() + event(b"[DONE]"))
-    assert done.end() is PASS
-    assert done.failure is None
+    last = chunk() + event(b"[DONE]")
+    for cut_at in (0, len(last) - 12, len(last) - 5, len(last) - 1):
+        done = reader()
+        for piece in (last[:cut_at], last[cut_at:]):
+            done.read(piece)
+        assert done.end() is PASS, cut_at
+        assert done.failure is None
