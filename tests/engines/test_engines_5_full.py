@@ -111,20 +111,24 @@ async def test_a_rush_for_the_last_places_makes_nobody_sick(
 async def test_comments_of_a_stream_that_waits_are_no_answer(up: Engines, stage: Stage) -> None:
     """Server b sends one a second while a stream waits in its queue."""
     places = [Asking(up.b.port, chat(up.endless), headers=[KEY_LINE]) for _ in range(16)]
-    await up.b.has_running(16)
-    async with Tap(up.b.port) as tap:
-        backend = {"url": tap.url, "id": "b"}
-        hurried = await proxy_over(stage, backend, pool={"timeouts": {"first_byte": "3s"}})
-        late = await stage.ask(hurried, chat(stream=True), id="hurried")
-        assert (late.status, late.header("x-llmproxy-error")) == (504, "timeout")
-        assert b": keep-alive" in tap.line_with("hurried").said
-        patient = await proxy_over(stage, backend)
-        asking = Asking(patient.port, chat(stream=True), headers=[("X-Request-Id", "patient")])
-        await until(lambda: tap.line_with("patient").said.count(b": keep-alive") >= 2, "two comments")
-        assert asking.answer is None
+    try:
+        await up.b.has_running(16)
+        async with Tap(up.b.port) as tap:
+            backend = {"url": tap.url, "id": "b"}
+            hurried = await proxy_over(stage, backend, pool={"timeouts": {"first_byte": "3s"}})
+            late = await stage.ask(hurried, chat(stream=True), id="hurried")
+            assert (late.status, late.header("x-llmproxy-error")) == (504, "timeout")
+            assert b": keep-alive" in tap.line_with("hurried").said
+            patient = await proxy_over(stage, backend)
+            asking = Asking(patient.port, chat(stream=True), headers=[("X-Request-Id", "patient")])
+            await until(lambda: tap.line_with("patient").said.count(b": keep-alive") >= 2, "two comments")
+            assert asking.answer is None
+            for place in places:
+                await place.leave()
+            answer = await asking.ended()
+            assert answer.body == tap.answer_to("patient")
+            assert answer.body.startswith(b": keep-alive")
+            assert is_finished(answer)
+    finally:
         for place in places:
             await place.leave()
-        answer = await asking.ended()
-        assert answer.body == tap.answer_to("patient")
-        assert answer.body.startswith(b": keep-alive")
-        assert is_finished(answer)
