@@ -11,9 +11,13 @@ from setuptools import Extension, setup
 
 HOT = {
     "llmproxy/core": "backend board lease outcome pool request step",
-    "llmproxy/wire": "answer_head connections deadlines downstream fields inbound relay upstream",
+    "llmproxy/wire": (
+        "answer_head answer_sink chunks client connections deadlines downstream fields flow inbound intake linger "
+        "relay settings upstream watchers"
+    ),
     "llmproxy/pipeline": (
-        "account answer exchange handler heads ids links readers room routes snapshot terms tries upload"
+        "account answer answering classify exchange handler heads ids links readers room routes site snapshot terms "
+        "tries upload"
     ),
     "llmproxy/policy/health": "breaker registry slow_start window",
     "llmproxy/policy/routing": "least_connections round_robin",

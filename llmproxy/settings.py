@@ -2,7 +2,7 @@
 
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.policy.health.settings import HealthSettings
-from llmproxy.wire.downstream import ConnectionSettings
+from llmproxy.wire.settings import ConnectionSettings
 
 
 def connection_settings(config: Config) -> ConnectionSettings:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from llmproxy.emulator.tokens import Script, block_hashes
 from llmproxy.sim import Sequence
 
-if TYPE_CHECKING:
-    from llmproxy.emulator.generation import Generation
+
+class Author(Protocol):
+    """Whoever a choice is written for."""
+
+    def produced(self, choice: Choice, now: float) -> None:
+        """It has another token, or (for a pooled model) its prompt is computed."""
 
 
 class Choice(Sequence):
@@ -36,7 +40,7 @@ class Choice(Sequence):
         self.natural_end = natural_end
         self.finish_reason: str | None = None
         self.last_token_at = 0.0
-        self.generation: Generation | None = None
+        self.generation: Author | None = None
 
     @property
     def word(self) -> str:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
 from llmproxy.emulator.incoming import Incoming
 
-if TYPE_CHECKING:
-    from llmproxy.emulator.connection import Connection
-
 Headers = Iterable[tuple[str, str]]
 
 _SURPLUS = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\ncontent-type: text/plain\r\n\r\nsurplus"
+
+
+class Line(Protocol):
+    """What a reply needs of the connection it is written on."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def http_date(self) -> str: ...
+
+    def answered(self, reply: Reply) -> None:
+        """The answer is complete."""
+
+    def close(self) -> None:
+        """Close once everything is written."""
+
+    def reset(self) -> None:
+        """RST."""
 
 
 class Reply:
@@ -38,7 +52,7 @@ class Reply:
         "surplus",
     )
 
-    def __init__(self, connection: Connection, request: Incoming) -> None:
+    def __init__(self, connection: Line, request: Incoming) -> None:
         self.request = request
         self.extra: list[tuple[str, str]] = []
         """Headers for the head, whoever sends it."""

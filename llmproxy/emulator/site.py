@@ -7,10 +7,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from llmproxy.emulator.body import Limits
 from llmproxy.emulator.choice import Choice
+from llmproxy.emulator.dialects.answer import Answer
 from llmproxy.emulator.driver import Driver
 from llmproxy.emulator.errors import ENGINE_BUSY, SHUT_DOWN, ApiError, model_not_found
 from llmproxy.emulator.faults import FaultBoard
@@ -18,10 +19,20 @@ from llmproxy.emulator.options import EmulatorOptions
 from llmproxy.emulator.stats import Stats
 from llmproxy.sim import Engine, Phase
 
-if TYPE_CHECKING:
-    from llmproxy.emulator.generation import Generation
-
 STORED_MAX = 256
+
+
+class Work(Protocol):
+    """A generation, as those see it who look after all of them."""
+
+    @property
+    def answer(self) -> Answer: ...
+
+    def cancel(self) -> None:
+        """The client left, or cancelled its work in the background."""
+
+    def abort(self) -> None:
+        """The engine gives up."""
 
 
 @dataclass(slots=True)
@@ -39,10 +50,10 @@ class Site:
     sleep_level: int = 0
     paused: bool = False
     shutting_down: bool = False
-    generations: set[Generation] = field(default_factory=set)
+    generations: set[Work] = field(default_factory=set)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever the last generation is over."""
-    stored: OrderedDict[str, Generation] = field(default_factory=OrderedDict)
+    stored: OrderedDict[str, Work] = field(default_factory=OrderedDict)
     started_at: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -77,11 +88,11 @@ class Site:
     def _has_place(self) -> bool:
         return self.engine.waiting == 0 and self.engine.running < self.options.engine.max_num_seqs
 
-    def enter(self, generation: Generation) -> None:
+    def enter(self, generation: Work) -> None:
         self.generations.add(generation)
         self.settled.clear()
 
-    def leave(self, generation: Generation) -> None:
+    def leave(self, generation: Work) -> None:
         self.generations.discard(generation)
         if not self.generations:
             self.settled.set()

@@ -9,7 +9,7 @@ from llmproxy.pipeline.exchange import Exchange
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.metrics import NONE, Metrics
 from llmproxy.telemetry.record import AccessRecord
-from llmproxy.wire.downstream import Downstream
+from llmproxy.wire.client import ClientConnection
 from llmproxy.wire.inbound import InboundRequest
 
 CLIENT_LEFT = 499
@@ -89,7 +89,7 @@ class Account:
         )
 
     def refused(
-        self, connection: Downstream, request: InboundRequest, error: ProxyError, request_id: bytes, now: float
+        self, connection: ClientConnection, request: InboundRequest, error: ProxyError, request_id: bytes, now: float
     ) -> None:
         """A request was refused on the wire."""
         self.metrics.requests[NONE, NONE, NONE, error.status] += 1

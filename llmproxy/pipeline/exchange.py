@@ -1,8 +1,7 @@
 """Everything that belongs to one request in flight, and what can happen to it from outside."""
 
-import contextlib
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmproxy.core.backend import Backend
 from llmproxy.core.errors import BadRequest, ProxyError, UpstreamFailed
@@ -11,24 +10,20 @@ from llmproxy.core.ports import Moment
 from llmproxy.core.request import Request
 from llmproxy.core.step import Signal, Steps
 from llmproxy.pipeline import body as bodies
-from llmproxy.pipeline.answer import error_answer, error_event, status_line
-from llmproxy.pipeline.heads import answer_head
+from llmproxy.pipeline.answer import error_event, status_line
+from llmproxy.pipeline.links import Link
 from llmproxy.pipeline.readers import AnswerReader, EventReader, PlainReader, WholeReader
 from llmproxy.pipeline.routes import Route
+from llmproxy.pipeline.site import Site
 from llmproxy.pipeline.snapshot import Snapshot, Target
 from llmproxy.wire.answer_head import AnswerHead
-from llmproxy.wire.downstream import Downstream
+from llmproxy.wire.client import ClientConnection
 from llmproxy.wire.fields import HeaderList
 from llmproxy.wire.inbound import InboundRequest
 from llmproxy.wire.relay import Reader, Relay
-from llmproxy.wire.upstream import NO_HEAD
-
-if TYPE_CHECKING:
-    from llmproxy.pipeline.handler import Handler
-    from llmproxy.pipeline.links import Link
 
 NEVER = float("inf")
-_ENDS_WITH_DONE = frozenset({b"/v1/chat/completions", b"/v1/completions"})
+ENDS_WITH_DONE = frozenset({b"/v1/chat/completions", b"/v1/completions"})
 
 
 class Phase(Enum):
@@ -60,8 +55,8 @@ class Exchange:
         "ended_at",
         "error",
         "first_at",
-        "handler",
         "id",
+        "injects_usage",
         "keep_alive",
         "link",
         "model",
@@ -76,6 +71,7 @@ class Exchange:
         "route",
         "sent_at",
         "series",
+        "site",
         "snapshot",
         "status",
         "steps",
@@ -85,13 +81,13 @@ class Exchange:
         "waiting",
     )
 
-    def __init__(self, handler: "Handler", snapshot: Snapshot, connection: Downstream, request: InboundRequest) -> None:
-        self.handler = handler
+    def __init__(self, site: Site, snapshot: Snapshot, connection: ClientConnection, request: InboundRequest) -> None:
+        self.site = site
         self.snapshot = snapshot
         self.connection = connection
         self.request = request
         self.route: Route = request.tag
-        self.id = request.request_id or handler.ids.new()
+        self.id = request.request_id or site.ids.new()
         self.phase = Phase.STARTING
         self.steps: Steps | None = None
         self.total_at = NEVER
@@ -103,6 +99,7 @@ class Exchange:
         self.payload = request.body
         self._held_bytes = len(request.body)
         self.target: Target | None = None
+        self.injects_usage = False
         self.view: Request | None = None
         self.response_id: bytes | None = None
         # The attempt.
@@ -114,7 +111,7 @@ class Exchange:
         self.attempts = 0
         self.causes: list[str] = []
         # The account.
-        self.series = handler.metrics.series(None, None)
+        self.series = site.metrics.series(None, None)
         self.status = 0
         self.error: ProxyError | None = None
         self.outcome = Outcome.ABANDONED
@@ -128,10 +125,6 @@ class Exchange:
         self.ended_at = 0.0
 
     # -- from the wire ---------------------------------------------------------------------------------------------
-
-    def ended(self, failure: BaseException | None) -> None:
-        """The story is over."""
-        self.handler.ended(self, failure)
 
     def abandon(self) -> None:
         """The client left."""
@@ -167,7 +160,7 @@ class Exchange:
         if self.relay is not None:
             self.relay.flow(paused)
         if not paused and self.target is not None:
-            self.arm(self.handler.clock(), self.target.terms.between_bytes_s)
+            self.arm(self.site.clock(), self.target.terms.between_bytes_s)
 
     # -- from the relay and the reader -----------------------------------------------------------------------------
 
@@ -175,12 +168,12 @@ class Exchange:
         """The engine's head is here; choose who reads the body."""
         upstream = relay.connection
         head = self.answer_head = upstream.head
-        clock = self.handler.clock
+        clock = self.site.clock
         reader: AnswerReader
         if head.content_type.startswith(b"text/event-stream"):
             reader = EventReader(self, clock, self.series.itl.observe, self.stream_error)
-            reader.drop_usage = self._injects_usage
-            reader.expects_done = upstream.until_close and self.route.path in _ENDS_WITH_DONE
+            reader.drop_usage = self.injects_usage
+            reader.expects_done = upstream.until_close and self.route.path in ENDS_WITH_DONE
         elif head.content_type.startswith(b"application/json") or upstream.status >= 400:
             reader = WholeReader(self, clock)
         else:
@@ -206,136 +199,17 @@ class Exchange:
         self.error = UpstreamFailed("the engine gave up on this request", code="upstream_aborted")
         return error_event(self.error, self.route.dialect)
 
-    # -- steps of the story ----------------------------------------------------------------------------------------
-
-    @property
-    def _injects_usage(self) -> bool:
-        options = self.body.stream_options
-        asked = isinstance(options, dict) and bool(options.get("include_usage"))
-        return (
-            self.target is not None
-            and self.target.terms.inject_usage
-            and self.body.stream is True
-            and not asked
-            and self.route.path in _ENDS_WITH_DONE
-        )
-
-    def classify(self) -> None:
-        """Read what routing needs from the body. Raises `BadRequest`."""
-        request, route = self.request, self.route
-        if request.body:
-            if request.content_type[:10].lower() == b"multipart/":
-                self.model, _ = bodies.multipart_model(request.body, request.content_type)
-            elif route.json:
-                self.body = bodies.decode(request.body)
-            elif route.has_model and b"json" in request.content_type:
-                # A route nobody listed: what it says helps, and what is wrong with it the engine will say.
-                with contextlib.suppress(BadRequest):
-                    self.body = bodies.decode(request.body)
-            if isinstance(self.body.model, str):
-                self.model = self.body.model
-        elif route.json and request.method == b"POST" and not request.streamed:
-            raise BadRequest("the request has no body", code="invalid_json")
-        if self.model is None and (named := request.header(b"x-llmproxy-model")) is not None:
-            self.model = named.decode("latin-1").strip()
-        elif self.model is None and self.body.model is not None:
-            raise BadRequest("model must be a string", code="invalid_model", param="model")
-
-    def resolve(self) -> Target:
-        """Model -> pool, and the body as that pool's engines are to see it. Raises `ProxyError`."""
-        request, connection = self.request, self.connection
-        target = self.target = self.snapshot.target(self.route, self.model)
-        self.series = self.handler.metrics.series(target.pool.name, self.model)
-        total_s = target.terms.total_s
-        if total_s:
-            self.total_at = request.arrived + total_s
-            connection.deadline = self.total_at
-        if target.rewrite is not None and self.model is not None:
-            self._rewrite(target.rewrite)
-        if self._injects_usage:
-            self.payload = bodies.with_usage(self.payload, self.body.stream_options)
-        self.view = Request(
-            path=self.route.text,
-            model=self.model,
-            stream=self.body.stream is True,
-            client_ip=self.client_ip,
-            headers=request.headers,
-            body_bytes=len(request.body),
-            arrived=request.arrived,
-            field=self.find_field,
-        )
-        return target
-
-    @property
-    def client_ip(self) -> str:
-        """Who asks: the peer, or whom a trusted proxy speaks for."""
-        if not self.snapshot.networks:
-            return self.connection.peer_ip
-        return self.snapshot.client_ip(self.connection.peer_ip, self.request.forwarded_for)
+    # -- for the story ---------------------------------------------------------------------------------------------
 
     def find_field(self, name: str) -> str | None:
         """A top-level field of the JSON body, while the body is at hand."""
         return bodies.find_field(self.request.body, name)
 
-    def _rewrite(self, name: str) -> None:
-        request = self.request
-        if self.body.model is not None:
-            self.payload = bodies.with_model(request.body, name)
-        elif request.body:
-            _, (start, end) = bodies.multipart_model(request.body, request.content_type)
-            if end:
-                self.payload = request.body[:start] + name.encode() + request.body[end:]
-
-    def commit(self, relay: Relay, reader: AnswerReader) -> None:
-        """Send the engine's head and what is held of its body; from now on the answer is this one."""
-        self.status = relay.connection.status
-        head, framing = answer_head(self, relay)
-        self.keep_alive = self.keeps_alive
-        self.answered = reader.committed = True
-        relay.commit(self.connection, head, framing)
-        self.drop_payload()
-        self.answer_head = None
-        if relay.ended is not None:
-            relay.connection.head = NO_HEAD
-
-    def refuse(self, error: ProxyError) -> None:
-        """Answer with an error of the proxy's own, or, when the answer has begun, end it as one."""
-        self.error = error
-        if self.answered:
-            self.break_off(error)
-            return
-        self.status = error.status
-        self.answered = True
-        headers = b"X-Request-Id: %b\r\n%b" % (self.id, self.handler.cors(self.snapshot, self.request))
-        if error.close:
-            self.request.keep_alive = False
-        self.keep_alive = self.keeps_alive
-        answer = error_answer(
-            error,
-            self.route.dialect,
-            keep_alive=self.keeps_alive,
-            minor=self.request.minor,
-            headers=headers,
-            bodyless=self.request.method == b"HEAD",
-        )
-        self.connection.write(answer)
-
-    def break_off(self, error: ProxyError) -> None:
-        """The answer cannot be finished: say so in an event-stream, cut any other body."""
-        self.error = error
-        relay = self.relay
-        if (
-            relay is None
-            or not isinstance(self.reader, EventReader)
-            or not relay.say_last(error_event(error, self.route.dialect))
-        ):
-            self.connection.abort()
-
     @property
     def keeps_alive(self) -> bool:
         """Whether the client's connection goes on after this answer: not behind a body nobody has read."""
         request = self.request
-        return request.keep_alive and not self.handler.draining and (request.complete or not request.streamed)
+        return request.keep_alive and not self.site.draining and (request.complete or not request.streamed)
 
     def arm(self, now: float, phase_s: float) -> None:
         """Set the deadline for the phase that begins (0: none), never later than the total one."""
@@ -345,7 +219,7 @@ class Exchange:
     def drop_payload(self) -> None:
         """The request's body is not needed any more."""
         if self._held_bytes:
-            self.handler.release(self._held_bytes)
+            self.site.release(self._held_bytes)
             self._held_bytes = 0
         # Thousands of streams may be open, each for minutes: keep nothing that only its beginning needed.
         request = self.request

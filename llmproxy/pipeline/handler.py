@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from llmproxy.core.backend import Backend
 from llmproxy.core.errors import BadRequest, ProxyError, Unavailable, UpstreamFailed
@@ -12,22 +13,24 @@ from llmproxy.core.ports import Moment
 from llmproxy.core.step import Steps
 from llmproxy.pipeline.account import Account
 from llmproxy.pipeline.answer import error_answer
-from llmproxy.pipeline.cors import cors_lines, is_preflight, preflight_lines
+from llmproxy.pipeline.answering import commit, refuse
+from llmproxy.pipeline.classify import classify, resolve
+from llmproxy.pipeline.cors import is_preflight, preflight_lines
 from llmproxy.pipeline.exchange import Exchange, Phase
 from llmproxy.pipeline.heads import request_head
-from llmproxy.pipeline.ids import RequestIds
 from llmproxy.pipeline.links import Link, Links
 from llmproxy.pipeline.local import LocalAnswers
 from llmproxy.pipeline.response_ids import ResponseIds, id_in_path
 from llmproxy.pipeline.room import Room
 from llmproxy.pipeline.routes import Dialect, Local, Route
+from llmproxy.pipeline.site import Site
 from llmproxy.pipeline.snapshot import ServingPool, Snapshot, Target
 from llmproxy.pipeline.tries import Tries
 from llmproxy.pipeline.upload import Upload
 from llmproxy.telemetry.metrics import Metrics
+from llmproxy.wire.client import ClientConnection
 from llmproxy.wire.connections import UpstreamLost
 from llmproxy.wire.deadlines import Deadlines
-from llmproxy.wire.downstream import Downstream
 from llmproxy.wire.inbound import InboundRequest
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.upstream import UpstreamConnection
@@ -37,20 +40,20 @@ log = logging.getLogger("llmproxy")
 LABELS = {outcome: outcome.value for outcome in Outcome}
 
 
-async def serve(x: Exchange) -> None:
+async def serve(handler: "Handler", x: Exchange) -> None:
     """The whole story of a request that goes to a backend."""
     try:
-        x.classify()
-        target = x.resolve()
+        classify(x)
+        target = resolve(x)
         pool = target.pool
-        room = x.handler.room(pool)
+        room = handler.room(pool)
         tries = Tries(x, target)
         pool.retries.request_started()
         try:
             while True:
-                backend = x.handler.choose(x, pool, room, tries.tried, in_turn=False)
+                backend = handler.choose(x, pool, room, tries.tried, in_turn=False)
                 if backend is None:
-                    backend = await wait_for_room(x, pool, room, tries)
+                    backend = await wait_for_room(handler, x, pool, room, tries)
                 with Lease(backend, room.freed):
                     again = await attempt(x, target, backend, tries)
                 if not again:
@@ -59,30 +62,30 @@ async def serve(x: Exchange) -> None:
             tries.close()
             pool.retries.request_ended()
     except ProxyError as error:
-        x.refuse(error)
+        refuse(x, error)
 
 
-async def wait_for_room(x: Exchange, pool: ServingPool, room: Room, tries: Tries) -> Backend:
+async def wait_for_room(handler: "Handler", x: Exchange, pool: ServingPool, room: Room, tries: Tries) -> Backend:
     """Stand in line until a backend has room. Raises `Overloaded`."""
-    began = x.handler.clock()
+    began = handler.clock()
     x.phase = Phase.QUEUED
     try:
         while True:
-            await room.wait(x, lambda: x.handler.fits(x, pool, tries.tried))
-            backend = x.handler.choose(x, pool, room, tries.tried, in_turn=True)
+            await room.wait(x, lambda: handler.fits(x, pool, tries.tried))
+            backend = handler.choose(x, pool, room, tries.tried, in_turn=True)
             if backend is not None:
                 return backend
     finally:
-        waited = x.handler.clock() - began
+        waited = handler.clock() - began
         x.queue_s += waited
-        x.handler.metrics.queue(pool.name).observe(waited)
+        handler.metrics.queue(pool.name).observe(waited)
         x.phase = Phase.STARTING
 
 
 async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -> bool:
     """Send the request to `backend` and pass its answer on. True when it is to be tried again elsewhere.
     Raises `ProxyError` when it failed for good. The backend's health hears of it on every path."""
-    handler, pool, terms = x.handler, target.pool, target.terms
+    site, pool, terms = x.site, target.pool, target.terms
     x.backend = backend
     x.attempts += 1
     trial = pool.health.chosen(backend, x.chosen_at)
@@ -90,7 +93,7 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
     connection: UpstreamConnection | None = None
     relay: Relay | None = None
     try:
-        link = x.link = handler.links.of(backend, terms.connect_s, terms.keepalive_s)
+        link = x.link = site.links.of(backend, terms.connect_s, terms.keepalive_s)
         connection = None if tries.fresh else link.connections.take()
         if connection is None:
             try:
@@ -112,9 +115,9 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
                 raise tries.failure(outcome)
         x.phase = Phase.RELAYING
         assert x.reader is not None
-        x.commit(relay, x.reader)
+        commit(x, relay, x.reader)
         if relay.ended is not None:
-            x.arm(handler.clock(), terms.between_bytes_s)
+            x.arm(site.clock(), terms.between_bytes_s)
             # Until it has ended, leaving is all that can happen to it.
             outcome = verdict = Outcome.ABANDONED
             ended = await relay.ended
@@ -129,11 +132,11 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
         elif connection is not None:
             # Nothing was sent on it, and nobody else knows of it.
             connection.abort()
-        now = handler.clock()
+        now = site.clock()
         pool.health.observe(backend, verdict, now, trial=trial, retry_after_s=tries.retry_after_s)
         if pool.learns and x.view is not None:
             pool.routing.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, x.view, now)
-        handler.metrics.attempts[pool.name, backend.id, LABELS[outcome]] += 1
+        site.metrics.attempts[pool.name, backend.id, LABELS[outcome]] += 1
 
 
 async def connect(x: Exchange, link: Link) -> UpstreamConnection:
@@ -152,14 +155,14 @@ async def connect(x: Exchange, link: Link) -> UpstreamConnection:
 
 def send(x: Exchange, target: Target, link: Link, connection: UpstreamConnection) -> Relay:
     """Put the request on a connection; the relay is ready when there is something of an answer to decide about."""
-    handler, request = x.handler, x.request
+    site, request = x.site, x.request
     relay = x.relay = Relay(x, connection)
     x.reader = x.answer_head = None
-    now = x.sent_at = handler.clock()
+    now = x.sent_at = site.clock()
     if connection.reused:
-        handler.reused += 1
+        site.reused += 1
     if x.attempts == 1:
-        handler.metrics.overhead.observe(now - request.arrived - x.queue_s)
+        site.metrics.overhead.observe(now - request.arrived - x.queue_s)
     head = request_head(x, target, link)
     bodyless = request.method == b"HEAD"
     if request.streamed:
@@ -175,8 +178,8 @@ def send(x: Exchange, target: Target, link: Link, connection: UpstreamConnection
     return relay
 
 
-class Handler:
-    """The pipeline of one proxy: implements the wire's `RequestHandler`. `snapshot` is replaced whole on reload."""
+class Handler(Site):
+    """The pipeline of one proxy: implements the wire's `RequestHandler`."""
 
     def __init__(
         self,
@@ -190,15 +193,8 @@ class Handler:
         account: Account,
         local: LocalAnswers,
     ) -> None:
-        self.snapshot = snapshot
-        self.clock = clock
-        self.links = links
-        self.metrics = metrics
-        self.ids = RequestIds()
+        super().__init__(snapshot, clock=clock, links=links, metrics=metrics)
         self.response_ids = ResponseIds()
-        self.draining = False
-        self.buffered = 0
-        self.reused = 0
         self.exchanges = 0
         self._loop = loop
         self._deadlines = deadlines
@@ -229,28 +225,18 @@ class Handler:
             return bounds.body_max_bytes
         return -1
 
-    def reserve(self, size: int) -> bool:
-        buffered = self.buffered + size
-        if buffered > self.snapshot.bounds.buffered_max_bytes:
-            return False
-        self.buffered = buffered
-        return True
-
-    def release(self, size: int) -> None:
-        self.buffered -= size
-
-    def begin(self, connection: Downstream, request: InboundRequest) -> Exchange | None:
+    def begin(self, connection: ClientConnection, request: InboundRequest) -> Exchange | None:
         """A request is there: answer it here, or set its story going."""
         snapshot = self.snapshot
         x = Exchange(self, snapshot, connection, request)
         self.exchanges += 1
         if x.route.local is not None:
             return self._begin_local(x)
-        x.steps = steps = Steps(serve(x), x.ended)
+        x.steps = steps = Steps(serve(self, x), partial(self.ended, x))
         steps.resume()
         return None if steps.ended else x
 
-    def refuse(self, connection: Downstream, request: InboundRequest, error: ProxyError) -> None:
+    def refuse(self, connection: ClientConnection, request: InboundRequest, error: ProxyError) -> None:
         """Refused on the wire: the head or the body is no good."""
         dialect = request.tag.dialect if isinstance(request.tag, Route) else Dialect.OPENAI
         request_id = request.request_id or self.ids.new()
@@ -262,10 +248,6 @@ class Handler:
         self._account.refused(connection, request, error, request_id, self.clock())
 
     # -- the story's side ------------------------------------------------------------------------------------------
-
-    def cors(self, snapshot: Snapshot, request: InboundRequest) -> bytes:
-        """CORS header lines for an answer."""
-        return cors_lines(snapshot.config.server.cors, request) if snapshot.bounds.has_cors else b""
 
     def room(self, pool: ServingPool) -> Room:
         """Where requests for `pool` wait for a place."""
@@ -310,7 +292,7 @@ class Handler:
         x.phase = Phase.OVER
         if failure is not None:
             log.error("request %s failed inside the proxy", x.id.decode(), exc_info=failure)
-            x.refuse(UpstreamFailed("the proxy failed on this request", status=500, code="internal_error", close=True))
+            refuse(x, UpstreamFailed("the proxy failed on this request", status=500, code="internal_error", close=True))
         reader = x.reader
         if reader is not None and reader.response_id is not None and x.backend is not None:
             self.response_ids.remember(reader.response_id, x.backend)

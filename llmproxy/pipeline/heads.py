@@ -1,22 +1,18 @@
 """The two heads of an exchange: the request's as the backend gets it, the answer's as the client gets it."""
 
-from typing import TYPE_CHECKING
-
 from llmproxy.pipeline.answer import status_line
 from llmproxy.pipeline.cors import without_cors
+from llmproxy.pipeline.exchange import Exchange
 from llmproxy.pipeline.links import Link
 from llmproxy.pipeline.readers import EventReader
 from llmproxy.pipeline.routes import wire_path
 from llmproxy.pipeline.snapshot import Target
 from llmproxy.wire.relay import Framing, Relay
 
-if TYPE_CHECKING:
-    from llmproxy.pipeline.exchange import Exchange
-
 _SENDS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
-def request_head(x: "Exchange", target: Target, link: Link) -> bytes:
+def request_head(x: Exchange, target: Target, link: Link) -> bytes:
     """What the client sent, with what belongs to its connection taken out and what a proxy says put in."""
     request, connection = x.request, x.connection
     path = request.target
@@ -49,7 +45,7 @@ def request_head(x: "Exchange", target: Target, link: Link) -> bytes:
     )
 
 
-def _request_framing(x: "Exchange") -> bytes:
+def _request_framing(x: Exchange) -> bytes:
     request = x.request
     if request.streamed:
         if request.chunked:
@@ -60,7 +56,7 @@ def _request_framing(x: "Exchange") -> bytes:
     return b""
 
 
-def answer_head(x: "Exchange", relay: Relay) -> tuple[bytes, Framing]:
+def answer_head(x: Exchange, relay: Relay) -> tuple[bytes, Framing]:
     """The engine's status and fields with ours, and how the client will know where the body ends."""
     head, link, request = x.answer_head, x.link, x.request
     assert head is not None
@@ -95,7 +91,7 @@ def answer_head(x: "Exchange", relay: Relay) -> tuple[bytes, Framing]:
         x.id,
         link.id_line if bounds.reveal_backend else b"",
         b"" if head.via else b"Via: 1.1 llmproxy\r\n",
-        x.handler.cors(x.snapshot, request) if bounds.has_cors else b"",
+        x.site.cors(x.snapshot, request) if bounds.has_cors else b"",
         length,
         connection,
     )

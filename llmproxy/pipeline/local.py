@@ -26,7 +26,7 @@ class LocalAnswers:
             self._error(x, BadRequest("use GET here", code="method_not_allowed", status=405), headers)
             return
         elif x.route.local is Local.HEALTH:
-            draining = x.handler.draining
+            draining = x.site.draining
             status, body = (503, b'{"status":"draining"}') if draining else (200, b'{"status":"ok"}')
         else:
             names = list(x.snapshot.models) or sorted(set(self._backend_models()))

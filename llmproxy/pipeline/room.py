@@ -2,15 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from llmproxy.core.errors import Overloaded
 from llmproxy.core.step import Signal
+from llmproxy.pipeline.exchange import Exchange
 from llmproxy.pipeline.snapshot import ServingPool
 from llmproxy.wire.deadlines import NEVER, Deadlines
-
-if TYPE_CHECKING:
-    from llmproxy.pipeline.exchange import Exchange
 
 
 class Turn:
@@ -53,7 +50,7 @@ class Room:
             self._woken = True
             self._loop.call_soon(self._wake)
 
-    async def wait(self, x: "Exchange", fits: Callable[[], bool]) -> None:
+    async def wait(self, x: Exchange, fits: Callable[[], bool]) -> None:
         """Wait in line until it is `x`'s turn and it fits. Raises `Overloaded` when the line is full or the wait too
         long."""
         queue = self.pool.queue

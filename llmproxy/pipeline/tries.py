@@ -47,7 +47,7 @@ class Tries:
         the backend's health. `reused`: it went over a kept connection on which nothing came back."""
         x, pool = self._x, self._target.pool
         assert x.backend is not None
-        now = x.handler.clock()
+        now = x.site.clock()
         reader = x.reader
         seen_id = reader is not None and reader.response_id is not None
         subject = Subject(
@@ -84,7 +84,7 @@ class Tries:
         x = self._x
         if reason == "stale_connection":
             return True
-        candidates = self._target.pool.health.candidates(x.handler.clock())
+        candidates = self._target.pool.health.candidates(x.site.clock())
         return any(backend is not x.backend and backend not in self.tried for backend in candidates)
 
     def judge(self, relay: Relay, lost_by: Outcome | None) -> Outcome:

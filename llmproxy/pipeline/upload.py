@@ -1,11 +1,7 @@
 """A request body too large to hold, passed on as it comes; such a request is tried once only."""
 
-from typing import TYPE_CHECKING
-
 from llmproxy.pipeline.exchange import Exchange, Phase
-
-if TYPE_CHECKING:
-    from llmproxy.wire.relay import Relay
+from llmproxy.wire.relay import Relay
 
 
 class Upload:
@@ -13,7 +9,7 @@ class Upload:
 
     __slots__ = ("_chunked", "_relay", "_x")
 
-    def __init__(self, x: Exchange, relay: "Relay") -> None:
+    def __init__(self, x: Exchange, relay: Relay) -> None:
         self._x = x
         self._relay = relay
         self._chunked = x.request.chunked
@@ -47,7 +43,7 @@ class Upload:
         if last:
             self._x.phase = Phase.ANSWER if not self._x.answered else Phase.RELAYING
             assert self._x.target is not None
-            self._x.arm(self._x.handler.clock(), self._x.target.terms.first_byte_s)
+            self._x.arm(self._x.site.clock(), self._x.target.terms.first_byte_s)
             return
         self._rearm()
         if connection.write_paused:
@@ -59,4 +55,4 @@ class Upload:
 
     def _rearm(self) -> None:
         if self._x.phase is Phase.UPLOADING:
-            self._x.arm(self._x.handler.clock(), self._x.snapshot.config.server.timeouts.body)
+            self._x.arm(self._x.site.clock(), self._x.snapshot.config.server.timeouts.body)

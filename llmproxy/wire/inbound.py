@@ -164,10 +164,23 @@ class InboundRequest:
         self.parts[start:] = [b"".join(self.parts[start:])]
         self.loose += 1
 
+    def hand_on(self) -> bool:
+        """Pass on what has come of a streamed body, in one piece; False when nobody takes it yet."""
+        if self.on_body is None:
+            return False
+        if self.parts:
+            body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+            self.parts.clear()
+            self.on_body(body)
+        return True
+
     def finish_body(self) -> None:
         """The last byte of the body has arrived."""
         self.complete = True
-        if self.parts:
+        if self.streamed:
+            if self.hand_on() and self.on_body is not None:
+                self.on_body(b"")
+        elif self.parts:
             self.body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
             self.parts = []
 

@@ -6,8 +6,11 @@ import ssl
 from collections.abc import Callable
 
 from llmproxy.core.errors import ProxyError
+from llmproxy.wire.client import ClientConnection
+from llmproxy.wire.contracts import RequestHandler
 from llmproxy.wire.deadlines import Deadlines
-from llmproxy.wire.downstream import ConnectionSettings, Downstream, RequestHandler
+from llmproxy.wire.downstream import Downstream
+from llmproxy.wire.settings import ConnectionSettings
 
 
 class Listener:
@@ -26,7 +29,7 @@ class Listener:
         self.deadlines = deadlines
         self.clock = clock
         self.max_connections = max_connections
-        self.connections: set[Downstream] = set()
+        self.connections: set[ClientConnection] = set()
         self.accepted = 0
         self.refused = 0
         self.configure(settings)
@@ -87,7 +90,7 @@ class Listener:
 
     # -- for connections -------------------------------------------------------------------------------------------
 
-    def opened(self, connection: Downstream) -> bool:
+    def opened(self, connection: ClientConnection) -> bool:
         self.connections.add(connection)
         self.accepted += 1
         if len(self.connections) > self.max_connections:
@@ -95,7 +98,7 @@ class Listener:
             return False
         return True
 
-    def closed(self, connection: Downstream) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)
 
 

@@ -6,7 +6,8 @@ from typing import Final, Protocol
 from llmproxy.core.outcome import Outcome
 from llmproxy.core.step import Signal
 from llmproxy.wire.answer_head import AnswerHead
-from llmproxy.wire.downstream import Downstream
+from llmproxy.wire.answer_sink import AnswerSink
+from llmproxy.wire.client import ClientConnection
 from llmproxy.wire.fields import HeaderList
 from llmproxy.wire.upstream import UpstreamConnection
 
@@ -58,7 +59,7 @@ class Owner(Protocol):
         """A 1xx answer came first."""
 
 
-class Relay:
+class Relay(AnswerSink):
     """One attempt's answer. `ready` is set at the first verdict that lets something through, at the end of the
     answer, or (with the outcome) when the connection is lost before either; `commit` then sends the head and what
     was held, and `ended` is set when the rest has passed."""
@@ -86,14 +87,13 @@ class Relay:
         self.complete = False
         self.bytes_out = 0
         self._held: list[bytes] = []
-        self._down: Downstream | None = None
+        self._down: ClientConnection | None = None
         self._framing = Framing.NONE
         self._verbatim = False
 
     # -- for the upstream connection -------------------------------------------------------------------------------
 
     def piece(self, raw: bytes, body: bytes, verbatim: bool, last: bool = False) -> None:
-        """A read's worth of the answer. `raw`: as read; `body`: its payload; `verbatim`: `raw` is whole chunks only."""
         reader = self.reader
         if reader is None:
             reader = self.reader = self._owner.answer_begins(self)
@@ -118,7 +118,6 @@ class Relay:
                 self._flush(down)
 
     def lost(self, outcome: Outcome) -> None:
-        """The connection is gone before the answer was whole."""
         if not self.ready.done:
             self.ready.set(outcome)
         elif self.ended is not None:
@@ -143,7 +142,7 @@ class Relay:
             self._held = [b"".join(self._held)]
         return self._held[0] if self._held else b""
 
-    def commit(self, down: Downstream, head: bytes, framing: Framing) -> None:
+    def commit(self, down: ClientConnection, head: bytes, framing: Framing) -> None:
         """Send the head with what is held, and let the rest follow. From here on nothing can be tried elsewhere."""
         body = self.held
         self._held = []
@@ -216,7 +215,7 @@ class Relay:
         if last or not (verdict is HOLD or verdict is DROP):
             self.ready.set(None)
 
-    def _last(self, down: Downstream, raw: bytes, body: bytes, verdict: Verdict | bytes, verbatim: bool) -> None:
+    def _last(self, down: ClientConnection, raw: bytes, body: bytes, verdict: Verdict | bytes, verbatim: bool) -> None:
         self.complete = True
         assert self.reader is not None
         end = self.reader.end()
@@ -236,13 +235,13 @@ class Relay:
         assert self.ended is not None
         self.ended.set(Outcome.OK)
 
-    def _flush(self, down: Downstream) -> None:
+    def _flush(self, down: ClientConnection) -> None:
         body = self.held
         self._held = []
         if body:
             self._write(down, body)
 
-    def _write(self, down: Downstream, body: bytes) -> None:
+    def _write(self, down: ClientConnection, body: bytes) -> None:
         if self._framing is Framing.CHUNKED:
             body = b"%x\r\n%b\r\n" % (len(body), body)
         elif self._framing is Framing.NONE:

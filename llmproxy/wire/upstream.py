@@ -3,34 +3,32 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
 from llmproxy.core.outcome import Outcome
 from llmproxy.wire.answer_head import AnswerHead
+from llmproxy.wire.answer_sink import AnswerSink
+from llmproxy.wire.chunks import sole_chunk
 from llmproxy.wire.fields import HeaderList
-
-if TYPE_CHECKING:
-    from llmproxy.wire.connections import ConnectionPool
-    from llmproxy.wire.relay import Relay
 
 HEAD_MAX_BYTES = 256 * 1024
 _EMPTY = (204, 304)
 NO_HEAD = AnswerHead([])
 
 
-def sole_chunk(data: bytes) -> bytes:
-    """The payload, when `data` is exactly one chunk as servers write them: the shortest lower-case size, nothing
-    else in its line. Otherwise b"", also for the last chunk."""
-    size, start = len(data) - 6, 4
-    if size > 0xFF:
-        size, start = size - 1, 5
-        if not 0xFF < size <= 0xFFF:
-            return b""
-    if size > 0xF and data[-1] == 10 and data[-2] == 13 and data.startswith(b"%x\r\n" % size):
-        return data[start:-2]
-    return b""
+class Home(Protocol):
+    """The pool a connection belongs to."""
+
+    def opened(self, connection: "UpstreamConnection") -> None:
+        """Count it in."""
+
+    def put(self, connection: "UpstreamConnection") -> None:
+        """Its exchange ended cleanly: keep it for the next."""
+
+    def closed(self, connection: "UpstreamConnection") -> None:
+        """It is gone."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -67,7 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
         "write_paused",
     )
 
-    def __init__(self, pool: "ConnectionPool") -> None:
+    def __init__(self, pool: Home) -> None:
         # Per connection.
         self._pool = pool
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
@@ -82,7 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
         self.write_paused = False
         self.on_drain: Callable[[], None] | None = None
-        self.relay: Relay | None = None
+        self.relay: AnswerSink | None = None
         self.idle_since = 0.0
         self.reused = False
         self._reset(False)
@@ -110,7 +108,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- for the handler -------------------------------------------------------------------------------------------
 
-    def send(self, relay: "Relay", request: bytes, body: bytes, *, bodyless: bool, whole: bool = True) -> None:
+    def send(self, relay: AnswerSink, request: bytes, body: bytes, *, bodyless: bool, whole: bool = True) -> None:
         """Send a request and hand its answer to `relay`. `bodyless`: the method is HEAD. `whole`: nothing follows."""
         self._reset(bodyless)
         self.relay = relay
@@ -277,7 +275,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _finish(self, relay: "Relay", data: bytes, body: bytes, whole: bool) -> None:
+    def _finish(self, relay: AnswerSink, data: bytes, body: bytes, whole: bool) -> None:
         """The answer is complete: free the connection first, so that whoever resumes may use it again."""
         self.relay = None
         self.on_drain = None

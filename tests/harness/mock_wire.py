@@ -13,9 +13,10 @@ from llmproxy.core.errors import ProxyError
 from llmproxy.pipeline.answer import error_answer
 from llmproxy.pipeline.routes import Dialect
 from llmproxy.wire.deadlines import Deadlines
-from llmproxy.wire.downstream import ConnectionSettings, Downstream
+from llmproxy.wire.downstream import Downstream
 from llmproxy.wire.inbound import InboundRequest
 from llmproxy.wire.listener import Listener
+from llmproxy.wire.settings import ConnectionSettings
 
 HIGH_WATER = 65536
 

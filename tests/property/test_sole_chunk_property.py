@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmproxy.wire.upstream import sole_chunk
+from llmproxy.wire.chunks import sole_chunk
 
 _PAYLOAD = st.one_of(st.binary(max_size=40), st.integers(0, 5000).map(lambda size: b"x" * size))
 

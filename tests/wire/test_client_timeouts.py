@@ -3,7 +3,7 @@
 import pytest
 
 from llmproxy.wire.deadlines import NEVER
-from llmproxy.wire.downstream import LINGER_BYTES
+from llmproxy.wire.linger import LINGER_BYTES
 from tests.harness.mock_wire import HIGH_WATER, RecordingHandler, Wire, answers, assert_refused, feed, hang_up, settle
 from tests.wire.requests_corpus import CHUNKED, SIMPLE
 

@@ -11,7 +11,7 @@ from llmproxy.emulator.generation import Generation
 from llmproxy.emulator.reply import Reply
 from llmproxy.emulator.routes.generate import make_job, whole_or_none
 from llmproxy.emulator.routes.handler import Routes
-from llmproxy.emulator.site import STORED_MAX, Site
+from llmproxy.emulator.site import STORED_MAX, Site, Work
 
 PREFIX = "/v1/responses/"
 
@@ -72,7 +72,7 @@ def _store(site: Site, id_: str, generation: Generation) -> None:
         site.stored.popitem(last=False)
 
 
-def _stored(site: Site, id_: str) -> Generation:
+def _stored(site: Site, id_: str) -> Work:
     generation = site.stored.get(id_)
     if generation is None:
         message = f"Response with id '{id_}' not found."

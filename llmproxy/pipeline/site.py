@@ -1,0 +1,41 @@
+"""What the requests of one proxy share."""
+
+from collections.abc import Callable
+
+from llmproxy.pipeline.cors import cors_lines
+from llmproxy.pipeline.ids import RequestIds
+from llmproxy.pipeline.links import Links
+from llmproxy.pipeline.snapshot import Snapshot
+from llmproxy.telemetry.metrics import Metrics
+from llmproxy.wire.inbound import InboundRequest
+
+
+class Site:
+    """`snapshot` is replaced whole on reload, `draining` set once. `buffered` counts the bytes of request bodies that
+    are held, `reused` the attempts that went over a kept connection."""
+
+    def __init__(self, snapshot: Snapshot, *, clock: Callable[[], float], links: Links, metrics: Metrics) -> None:
+        self.snapshot = snapshot
+        self.clock = clock
+        self.links = links
+        self.metrics = metrics
+        self.ids = RequestIds()
+        self.draining = False
+        self.buffered = 0
+        self.reused = 0
+
+    def reserve(self, size: int) -> bool:
+        """Count `size` more buffered body bytes; False when too many are held already."""
+        buffered = self.buffered + size
+        if buffered > self.snapshot.bounds.buffered_max_bytes:
+            return False
+        self.buffered = buffered
+        return True
+
+    def release(self, size: int) -> None:
+        """Give buffered body bytes back."""
+        self.buffered -= size
+
+    def cors(self, snapshot: Snapshot, request: InboundRequest) -> bytes:
+        """CORS header lines for an answer."""
+        return cors_lines(snapshot.config.server.cors, request) if snapshot.bounds.has_cors else b""
