@@ -29,6 +29,7 @@ from llmproxy.pipeline.local import LocalAnswers
 from llmproxy.pipeline.room import Turn
 from llmproxy.pipeline.snapshot import ServingPool, Snapshot
 from llmproxy.policy.admission.fifo import FifoQueue
+from llmproxy.policy.health.breaker import State
 from llmproxy.policy.health.registry import Health
 from llmproxy.policy.retry.budget import Budget
 from llmproxy.policy.routing.registry import build as build_policy
@@ -47,6 +48,7 @@ IDLE_PATIENCE_S = 1.0
 """When draining, how long an idle client connection may still bring a request: one may be on its way."""
 LAST_WORDS_S = 1.0
 """How long clients whose answers are broken off have to take what they are told."""
+_BREAKER = {State.CLOSED: 0.0, State.HALF_OPEN: 1.0, State.OPEN: 2.0}
 
 
 class App:
@@ -304,6 +306,14 @@ class App:
     def _describe(self, pool: ServingPool, backend: Backend) -> dict[str, str]:
         return {"breaker": self._health[pool.name].breaker(backend, self._clock()).value}
 
+    def _breakers(self) -> dict[tuple[str, ...], float]:
+        now = self._clock()
+        return {
+            (pool.name, backend.id): _BREAKER[self._health[pool.name].breaker(backend, now)]
+            for pool in self.pools.values()
+            for backend in pool.backends
+        }
+
     def _watch_gauges(self) -> None:
         metrics, listener, handler = self.metrics, self.listener, self.handler
         metrics.watch(lambda: self.pools.values())
@@ -316,6 +326,7 @@ class App:
             "llmproxy_connections_opened_total",
             lambda: {"downstream": listener.accepted, "upstream": self.links.totals()[1]},
         )
+        metrics.read("llmproxy_breaker_state", self._breakers)
         metrics.read("llmproxy_connections_refused_total", lambda: listener.refused)
         metrics.read("llmproxy_connections_reused_total", lambda: handler.reused)
         metrics.read("llmproxy_buffered_body_bytes", lambda: handler.buffered)

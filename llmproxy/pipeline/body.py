@@ -18,6 +18,7 @@ class Body(msgspec.Struct, gc=False):
     stream: Any = None
     stream_options: Any = None
     previous_response_id: Any = None
+    store: Any = None
 
 
 _DECODE: Final = msgspec.json.Decoder(Body).decode

@@ -49,7 +49,8 @@ class Tries:
         assert x.backend is not None
         now = x.site.clock()
         reader = x.reader
-        seen_id = reader is not None and reader.response_id is not None
+        # Whoever saw the id of a stored response may ask its maker for it.
+        seen_id = reader is not None and reader.response_id is not None and x.body.store is not False
         subject = Subject(
             repeatable=x.route.retryable or x.request.method in _IDEMPOTENT,
             replayable=not (x.request.streamed or seen_id),
@@ -103,7 +104,8 @@ class Tries:
             return Outcome.BUSY
         if status in _SERVER_ERRORS:
             return Outcome.SERVER_ERROR
-        if reader is not None and reader.failure is not None:
+        if reader is not None and reader.failure is not None and x.request.method == b"POST":
+            # An answer made before and asked for again may be one that was given up: that is no failure now.
             return reader.failure
         return Outcome.OK
 

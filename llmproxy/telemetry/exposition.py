@@ -11,8 +11,6 @@ from llmproxy.telemetry import text
 from llmproxy.telemetry.metrics import Histogram, Metrics
 from llmproxy.telemetry.table import TABLE, Kind
 
-_BREAKER = {Status.HALF_OPEN: 1, Status.OPEN: 2}
-
 Rows = dict[tuple[str, ...], float]
 
 logger = logging.getLogger(__name__)
@@ -90,7 +88,6 @@ class Exposition:
                 put("llmproxy_in_flight", key, backend.load.in_flight)
                 put("llmproxy_backend_weight", key, backend.weight)
                 put("llmproxy_backend_up", key, status is Status.HEALTHY)
-                put("llmproxy_breaker_state", key, _BREAKER.get(status, 0))
                 for state in Status:
                     put("llmproxy_backend_status", (*key, state.value), status is state)
                 if backend.spec.max_concurrency is not None:

@@ -257,3 +257,24 @@ async def test_errors_of_failed_attempts_speak_anthropics_dialect_too(stage: Sta
     assert answer.status == 502
     assert answer.json["type"] == "error"
     assert answer.json["error"]["type"] == "api_error"
+
+
+@pytest.mark.parametrize(("store", "answered"), [(False, True), (True, False)])
+async def test_a_response_that_nobody_can_ask_for_again_is_tried_elsewhere(
+    stage: Stage, store: bool, answered: bool
+) -> None:
+    """Its id was seen, as it opens the stream; only a stored response is bound to the backend that made it."""
+    opener = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1"}}\n\n'
+
+    async def script(turn: Turn) -> None:
+        await turn.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await turn.chunk(opener)
+        turn.reset()
+
+    broken = await stage.scripted(script)
+    # The first of two equals is not always the first one asked, so ask twice.
+    proxy = await stage.proxy({"url": broken.url, "id": "broken"}, await stage.backend())
+    asked = {"model": "emulated", "input": "hello", "stream": True, "store": store}
+    statuses = [(await stage.ask(proxy, asked, path="/v1/responses")).status for _ in range(2)]
+    assert len(broken.turns) >= 1
+    assert (statuses == [200, 200]) is answered
