@@ -55,6 +55,9 @@ class Gauges:
     running: float | None = None
     waiting: float | None = None
     kv_usage: float | None = None
+    """Share of the KV cache that running requests hold, 0 to 1."""
+    kv_tokens: int | None = None
+    """Tokens that fit into the KV cache."""
     sleeping: bool | None = None
     models: tuple[str, ...] = ()
 

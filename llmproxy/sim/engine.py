@@ -3,12 +3,20 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import inf
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from llmproxy.sim.blocks import BlockPool
 from llmproxy.sim.sequence import Phase, Sequence
 
 S = TypeVar("S", bound=Sequence)
+
+
+class StepTime(Protocol):
+    """How long a step lasts, in seconds."""
+
+    def __call__(self, decoding: int, kv_tokens: int, prefill_tokens: int, attended: int) -> float:
+        """`decoding` sequences that get a token, and the `kv_tokens` they read; `prefill_tokens` of prompts, and the
+        product of each chunk's tokens and the context they attend to, summed up in `attended`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,8 @@ class EngineOptions:
     """How much longer a step gets with each further sequence that decodes, as a share of `itl_s`."""
     max_batched_tokens: int = 8192
     """Tokens computed in one step, decoded and prefilled together."""
+    step_time: StepTime | None = None
+    """Instead of the line that `itl_s`, `batch_slowdown` and `prefill_s_per_token` draw."""
 
     def __post_init__(self) -> None:
         if self.max_num_seqs < 1 or self.max_batched_tokens < 1:
@@ -169,14 +179,20 @@ class Engine(Generic[S]):
             else:
                 prefilling.append(sequence)
         decoding = len(self._decodes)
-        budget, chunks = max(options.max_batched_tokens - decoding, 1), 0
+        budget, chunks, attended = max(options.max_batched_tokens - decoding, 1), 0, 0
         for sequence in prefilling:
             chunk = min(sequence.tokens - sequence.computed, budget - chunks)
             if chunk <= 0:
                 break
             self._prefills.append((sequence, chunk))
             chunks += chunk
-        if decoding or chunks:
+            attended += chunk * (sequence.computed + chunk)
+        if not decoding and not chunks:
+            return
+        if options.step_time is not None:
+            kv_tokens = sum([sequence.prompt_tokens + sequence.generated for sequence in self._decodes])
+            self._step_ends_at = now + options.step_time(decoding, kv_tokens, chunks, attended)
+        else:
             decode_s = options.itl_s * (1 + options.batch_slowdown * (decoding - 1)) if decoding else 0.0
             self._step_ends_at = now + decode_s + chunks * options.prefill_s_per_token
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from llmproxy.core.ports import RoutingPolicy
+from llmproxy.policy.routing.expected_cost import ExpectedCost
 from llmproxy.policy.routing.ip_hash import IpHash
 from llmproxy.policy.routing.least_connections import LeastConnections
 from llmproxy.policy.routing.options import OptionError, parse_options, suggestion
@@ -30,6 +31,7 @@ class PolicyType(Protocol):
 
 POLICIES: Final[Mapping[str, PolicyType]] = MappingProxyType(
     {
+        "expected_cost": ExpectedCost,
         "ip_hash": IpHash,
         "least_connections": LeastConnections,
         "power_of_two": PowerOfTwo,
