@@ -17,8 +17,8 @@ def _no_prompt() -> Prompt:
 
 class Request:
     """One client request. `field` looks a top-level JSON body field up (strings and numbers, as text). `prompt` is made
-    when a policy first asks for it. `tokens` is there when the engine has told them. `note` is the routing policy's own,
-    which alone reads and writes it."""
+    when a policy first asks for it, `tokens` when the engine has told them. `note` is the routing policy's own,
+    which alone reads and writes it; `reason` is its word for why it chose as it did, for the count of decisions."""
 
     __slots__ = (
         "_make_prompt",
@@ -33,6 +33,7 @@ class Request:
         "model",
         "note",
         "path",
+        "reason",
         "stream",
         "tokens",
     )
@@ -66,6 +67,7 @@ class Request:
         self._prompt: Prompt | None = None
         self.tokens: TokenCounts | None = None
         self.note: object = None
+        self.reason = ""
 
     @property
     def prompt(self) -> Prompt:

@@ -10,7 +10,7 @@ from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Moment
 from llmproxy.core.prompt import BLOCK_BYTES
 from llmproxy.core.request import Request
-from llmproxy.policy.routing.prefix_index import PrefixIndex
+from llmproxy.policy.routing.prefix_index import PrefixIndex, capacity_blocks
 from llmproxy.policy.routing.token_ratio import TokenRatio
 
 _PRIOR_S: Final = 3.0
@@ -115,9 +115,45 @@ class ExpectedCost:
                 equals = [(backend, uncached, hits)]
             elif cost == lowest:
                 equals.append((backend, uncached, hits))
-        chosen, uncached, hits = equals[0] if len(equals) == 1 else self._rng.choice(equals)
+        if len(equals) == 1:
+            chosen, uncached, hits = equals[0]
+            request.reason = "prefix" if hits else "load"
+        else:
+            chosen, uncached, hits = self._rng.choice(equals)
+            request.reason = "tie"
         request.note = _Placement(uncached, hits)
         return chosen
+
+    def explain(self, candidates: Sequence[Backend], request: Request, now: float) -> list[dict[str, float]]:
+        """Seconds, tokens, and tokens a second."""
+        ratio = self._ratio.ratio(request.model)
+        tokens = request.prompt.size * ratio
+        depths = self._index.match(request.prompt.blocks)
+        told = []
+        for backend in candidates:
+            book = self._books.get(backend) or self._open(backend)
+            cached = min(depths.get(book.bit, 0) * BLOCK_BYTES * ratio, tokens)
+            uncached = max(tokens - cached, 1.0)
+            slow_start = backend.spec.weight / backend.weight
+            terms = {
+                "waiting_s": book.waiting_s * slow_start,
+                "crowd_s": (backend.load.in_flight + 1) * book.crowd_s * slow_start,
+                "prompt_s": uncached * book.token_s * slow_start,
+            }
+            told.append(
+                {
+                    "cost": sum(terms.values()),
+                    **terms,
+                    "cached_tokens": cached,
+                    "uncached_tokens": uncached,
+                    "pending_tokens": book.pending,
+                    "decoding": float(book.decoding),
+                    "in_flight": float(backend.load.in_flight),
+                    "prefill_tokens_per_s": (self._options.own + self._options.decoding * book.decoding)
+                    / book.token_s,
+                }
+            )
+        return told
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
         note = request.note
@@ -175,9 +211,7 @@ class ExpectedCost:
         book.token_s = (options.own + options.decoding * book.decoding) / speed
 
     def _capacity(self, backend: Backend, request: Request) -> int:
-        gauges = backend.gauges
-        tokens = gauges.kv_tokens if gauges is not None and gauges.kv_tokens else self._options.cache_tokens
-        return int(tokens / (BLOCK_BYTES * self._ratio.ratio(request.model)))
+        return capacity_blocks(backend, self._options.cache_tokens, self._ratio.ratio(request.model))
 
     def _learn(self, backend: Backend, request: Request, note: _Placement) -> None:
         tokens, prompt = request.tokens, request.prompt

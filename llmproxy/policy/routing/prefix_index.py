@@ -4,6 +4,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from llmproxy.core.backend import Backend
+from llmproxy.core.prompt import BLOCK_BYTES
+
+TOKENS_PER_BYTE = 0.25
+"""Of JSON text, until a model's own ratio is known: some four bytes of English are a token."""
 
 
 class PrefixIndex:
@@ -92,6 +96,14 @@ class PrefixIndex:
             self._holders[block] = left
         else:
             del self._holders[block]
+
+
+def capacity_blocks(backend: Backend, otherwise_tokens: int, tokens_per_byte: float = TOKENS_PER_BYTE) -> int:
+    """How many blocks fit into the backend's KV cache, as its gauges tell or as `otherwise_tokens` assume. A cache's
+    size does not grow stale."""
+    gauges = backend.gauges
+    tokens = gauges.kv_tokens if gauges is not None and gauges.kv_tokens else otherwise_tokens
+    return max(int(tokens / (BLOCK_BYTES * tokens_per_byte)), 1)
 
 
 def _note(depths: dict[int, int], bits: int, depth: int) -> None:

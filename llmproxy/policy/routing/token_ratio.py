@@ -2,8 +2,8 @@
 
 from typing import Final
 
-_FIRST_GUESS: Final = 0.25
-"""Tokens a byte of JSON text: some four bytes of English are a token."""
+from llmproxy.policy.routing.prefix_index import TOKENS_PER_BYTE
+
 _PRIOR_BYTES: Final = 20_000.0
 _MEMORY_BYTES: Final = 5_000_000.0
 _MODELS_MAX: Final = 1000
@@ -19,13 +19,13 @@ class TokenRatio:
 
     def ratio(self, model: str | None) -> float:
         sums = self._sums.get(model)
-        return _FIRST_GUESS if sums is None else sums[0] / sums[1]
+        return TOKENS_PER_BYTE if sums is None else sums[0] / sums[1]
 
     def learn(self, model: str | None, size: int, tokens: int) -> None:
         """A prompt of `size` bytes was `tokens` tokens."""
         if size <= 0 or tokens <= 0:
             return
-        all_tokens, all_bytes = self._sums.get(model, (_FIRST_GUESS * _PRIOR_BYTES, _PRIOR_BYTES))
+        all_tokens, all_bytes = self._sums.get(model, (TOKENS_PER_BYTE * _PRIOR_BYTES, _PRIOR_BYTES))
         if all_bytes > _MEMORY_BYTES:
             all_tokens, all_bytes = all_tokens / 2, all_bytes / 2
         if model in self._sums or len(self._sums) < _MODELS_MAX:
