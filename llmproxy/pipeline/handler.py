@@ -132,6 +132,7 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
         now = handler.clock()
         pool.health.observe(backend, verdict, now, trial=trial, retry_after_s=tries.retry_after_s)
         if pool.learns and x.view is not None:
+            x.view.tokens = x.reader.tokens.counts() if x.reader is not None else None
             pool.routing.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, x.view, now)
         handler.metrics.attempts[pool.name, backend.id, LABELS[outcome]] += 1
 
@@ -197,6 +198,8 @@ class Handler:
         self.ids = RequestIds()
         self.response_ids = ResponseIds()
         self.draining = False
+        self.prefix_secret = b""
+        """Goes into the hashes of prompts, where they leave the process."""
         self.buffered = 0
         self.reused = 0
         self.exchanges = 0
