@@ -1,12 +1,13 @@
 """An engine's profile: its size, and what a step costs, fitted to measurements of one GPU and one model."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from llmproxy.sim.engine import EngineOptions
+from llmproxy.config.document import Entries, Node, Scalar, Unreadable, read_document
+from llmproxy.config.scalars import core_value
+from llmproxy.sim.options import EngineOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +79,44 @@ class Profile:
 
 
 def read_profile(path: Path) -> Profile:
-    """A profile from YAML. Raises ValueError in words the user can act on, OSError."""
-    found = yaml.safe_load(path.read_text())
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path}: a profile is a mapping of names to numbers")
-    known = {field.name for field in fields(Profile)}
-    unknown = sorted(set(map(str, found)) - known)
-    if unknown:
-        raise ValueError(f"{path}: unknown: {', '.join(unknown)} (known: {', '.join(sorted(known))})")
+    """A profile from YAML: names of `Profile`'s fields and their values; the defaults stand for what is left out.
+    Raises ValueError in words the user can act on."""
     try:
-        return Profile(**found)
-    except (TypeError, ValueError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+    faults: list[str] = []
+    try:
+        root = read_document(text, lambda line, _, message: faults.append(f"{path}:{line}: {message}"))
+    except Unreadable as error:
+        raise ValueError(f"{path}:{error.line}: {error.message}") from None
+    if not isinstance(root, Entries):
+        raise ValueError(f"{path}:{root.line}: a profile is a mapping of names to numbers")
+    values: dict[str, Any] = {}
+    for name, node in root.entries.items():
+        try:
+            values[name] = _value(name, node)
+        except ValueError as error:
+            faults.append(f"{path}:{root.key_lines[name]}: {name}: {error}")
+    if faults:
+        raise ValueError("\n".join(faults))
+    try:
+        return Profile(**values)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _value(name: str, node: Node) -> object:
+    kinds = {field.name: field.type for field in fields(Profile)}
+    if name not in kinds:
+        raise ValueError(f"there is no such thing in a profile (known: {', '.join(kinds)})")
+    if not isinstance(node, Scalar):
+        raise ValueError("must be a single value")
+    value = core_value(node.text) if node.plain else node.text
+    if kinds[name] is str:
+        return node.text
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kinds[name] is float and isinstance(value, float) and isfinite(value):
+        return value
+    raise ValueError(f"{node.text!r} is not a {'whole ' if kinds[name] is int else ''}number")
