@@ -5,8 +5,10 @@ import typer
 from llmproxy.cli.check import check
 from llmproxy.cli.demo import demo
 from llmproxy.cli.emulate import emulate
+from llmproxy.cli.gpu_agent import gpu_agent
 from llmproxy.cli.schema import schema
 from llmproxy.cli.serve import serve
+from llmproxy.cli.simulate import simulate
 from llmproxy.cli.version import version
 
 app = typer.Typer(
@@ -17,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (serve, check, demo, emulate, schema, version):
+for _command in (serve, check, demo, emulate, simulate, gpu_agent, schema, version):
     app.command()(_command)
 
 

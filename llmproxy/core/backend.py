@@ -27,6 +27,19 @@ class Status(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class GpuSpec:
+    """Which GPU a backend runs on, and who knows of it: this host's driver, unless `agent` or `dcgm` is given."""
+
+    device: int | None = None
+    """As NVML (nvidia-smi) counts on its host."""
+    uuid: str = ""
+    agent: str = ""
+    """Address of a `llmproxy gpu-agent`."""
+    dcgm: str = ""
+    """URL of a DCGM exporter's metrics."""
+
+
+@dataclass(frozen=True, slots=True)
 class BackendSpec:
     """What the configuration (or discovery) says of a backend."""
 
@@ -45,18 +58,79 @@ class BackendSpec:
     server_name: str = ""
     """The host name behind `host` where that is one of the name's addresses: what to verify the certificate
     against and to send as SNI and Host. Empty: `host` itself."""
+    gpu: GpuSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuGauges:
+    """What was last read of a backend's GPU. None means unknown, never zero. `at` is monotonic seconds."""
+
+    at: float
+    utilization: float | None = None
+    """Share of the time in which anything ran on it, 0 to 1."""
+    memory_used_bytes: float | None = None
+    memory_total_bytes: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    throttled: bool | None = None
+    """Its clocks are held down by heat or a weak power supply (not by its ordinary power limit)."""
+    ecc_errors: float | None = None
+    """Uncorrected memory errors since the driver was loaded."""
+    mig: bool | None = None
+    """It is split into MIG instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """A histogram of seconds, without its buckets; both grow as long as the engine lives."""
+
+    sum_s: float
+    count: float
 
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What a backend last said of itself. None means unknown, never zero. `at` is monotonic seconds."""
+    """What a backend last said of itself. None (of `models`: none) means unknown, never zero. `at` is monotonic
+    seconds. Counters grow as long as the engine lives."""
 
     at: float
     running: float | None = None
     waiting: float | None = None
     kv_usage: float | None = None
+    """Share of the KV cache that running requests hold, 0 to 1."""
+    kv_tokens: int | None = None
+    """Tokens that fit into the KV cache. Known for as long as the backend is there, as `models` are."""
     sleeping: bool | None = None
     models: tuple[str, ...] = ()
+    """The names it answers to, LoRA adapters among them."""
+    loras: tuple[str, ...] | None = None
+    """LoRA adapters with requests there."""
+    prefix_queries: float | None = None
+    """Counter: prompt tokens looked up in the prefix cache."""
+    prefix_hits: float | None = None
+    """Counter: prompt tokens found there."""
+    preemptions: float | None = None
+    """Counter."""
+    prompt_tokens: float | None = None
+    """Counter, cached ones included."""
+    generation_tokens: float | None = None
+    """Counter."""
+    heartbeat: float | None = None
+    """Changes while the engine computes, and means nothing else."""
+    ttft: Timings | None = None
+    itl: Timings | None = None
+    gpu: GpuGauges | None = None
+    max_age_s: float = float("inf")
+    """How long it counts. What is older is unknown."""
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it still counts at `now`. Its `gpu` has an age of its own."""
+        return now - self.at <= self.max_age_s
+
+    def fresh_gpu(self, now: float) -> GpuGauges | None:
+        """What is known of the GPU at `now`."""
+        gpu = self.gpu
+        return gpu if gpu is not None and now - gpu.at <= self.max_age_s else None
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +152,11 @@ class Backend:
     @property
     def id(self) -> str:
         return self.spec.id
+
+    def known(self, now: float) -> Gauges | None:
+        """Its gauges, or None when they are too old to count."""
+        gauges = self.gauges
+        return gauges if gauges is not None and gauges.is_fresh(now) else None
 
     @property
     def has_room(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from llmproxy.core.backend import Backend, Status
 from llmproxy.core.outcome import Outcome
@@ -28,6 +28,15 @@ class RoutingPolicy(Protocol):
 
     def forget(self, backend: Backend) -> None:
         """The backend left the pool: drop everything known of it."""
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A routing policy that can say how it weighs the candidates. Asking changes nothing."""
+
+    def explain(self, candidates: Sequence[Backend], request: Request, now: float) -> list[dict[str, float]]:
+        """For each candidate, in their order, its terms by name; `cost` (least wins) or `score` (most wins) is their
+        sum."""
 
 
 class ProbeResult(Enum):

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from llmproxy.core.prompt import NO_PROMPT, Prompt, TokenCounts
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -9,10 +11,32 @@ def _no_field(name: str) -> str | None:
     return None
 
 
-class Request:
-    """One client request. `field` looks a top-level JSON body field up (strings and numbers, as text)."""
+def _no_prompt() -> Prompt:
+    return NO_PROMPT
 
-    __slots__ = ("arrived", "body_bytes", "client_ip", "field", "headers", "id", "method", "model", "path", "stream")
+
+class Request:
+    """One client request. `field` looks a top-level JSON body field up (strings and numbers, as text). `prompt` is made
+    when a policy first asks for it, `tokens` when the engine has told them. `note` is the routing policy's own,
+    which alone reads and writes it; `reason` is its word for why it chose as it did, for the count of decisions."""
+
+    __slots__ = (
+        "_make_prompt",
+        "_prompt",
+        "arrived",
+        "body_bytes",
+        "client_ip",
+        "field",
+        "headers",
+        "id",
+        "method",
+        "model",
+        "note",
+        "path",
+        "reason",
+        "stream",
+        "tokens",
+    )
 
     def __init__(
         self,
@@ -27,6 +51,7 @@ class Request:
         body_bytes: int = 0,
         arrived: float = 0.0,
         field: Callable[[str], str | None] = _no_field,
+        prompt: Callable[[], Prompt] = _no_prompt,
     ) -> None:
         self.id = id
         self.method = method
@@ -38,6 +63,19 @@ class Request:
         self.body_bytes = body_bytes
         self.arrived = arrived
         self.field = field
+        self._make_prompt = prompt
+        self._prompt: Prompt | None = None
+        self.tokens: TokenCounts | None = None
+        self.note: object = None
+        self.reason = ""
+
+    @property
+    def prompt(self) -> Prompt:
+        """Its size and its blocks."""
+        prompt = self._prompt
+        if prompt is None:
+            prompt = self._prompt = self._make_prompt()
+        return prompt
 
     def header(self, name: str) -> str | None:
         """The first value of header `name` (any case), or None."""

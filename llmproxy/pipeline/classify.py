@@ -54,6 +54,7 @@ def resolve(x: Exchange) -> Target:
         body_bytes=len(request.body),
         arrived=request.arrived,
         field=x.find_field,
+        prompt=x.read_prompt,
     )
     return target
 

@@ -7,11 +7,13 @@ from llmproxy.core.backend import Backend
 from llmproxy.core.errors import BadRequest, ProxyError, UpstreamFailed
 from llmproxy.core.outcome import Outcome
 from llmproxy.core.ports import Moment
+from llmproxy.core.prompt import NO_PROMPT, Prompt
 from llmproxy.core.request import Request
 from llmproxy.core.step import Signal, Steps
 from llmproxy.pipeline import body as bodies
 from llmproxy.pipeline.answer import error_event, status_line
 from llmproxy.pipeline.links import Link
+from llmproxy.pipeline.prompts import prompt_of
 from llmproxy.pipeline.readers import AnswerReader, EventReader, PlainReader, WholeReader
 from llmproxy.pipeline.routes import Route
 from llmproxy.pipeline.site import Site
@@ -204,6 +206,11 @@ class Exchange:
     def find_field(self, name: str) -> str | None:
         """A top-level field of the JSON body, while the body is at hand."""
         return bodies.find_field(self.request.body, name)
+
+    def read_prompt(self) -> Prompt:
+        """What routing may know of the prompt, while the body is at hand."""
+        body = self.request.body if self.route.json else b""
+        return prompt_of(body, self.model, self.site.prefix_secret) if body else NO_PROMPT
 
     @property
     def keeps_alive(self) -> bool:

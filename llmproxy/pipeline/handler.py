@@ -135,6 +135,7 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
         now = site.clock()
         pool.health.observe(backend, verdict, now, trial=trial, retry_after_s=tries.retry_after_s)
         if pool.learns and x.view is not None:
+            x.view.tokens = x.reader.tokens.counts() if x.reader is not None else None
             pool.routing.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, x.view, now)
         site.metrics.attempts[pool.name, backend.id, LABELS[outcome]] += 1
 

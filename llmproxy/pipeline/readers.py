@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from llmproxy.core.outcome import Outcome
+from llmproxy.core.prompt import TokenCounts
 from llmproxy.pipeline.events import ends_unsaid, gives_up, is_cut_short, is_opener, says_full, split_events
 from llmproxy.pipeline.reported import Usage, decode_event, decode_whole
 from llmproxy.wire.relay import DROP, HOLD, PASS, Reader, Verdict
@@ -54,6 +55,10 @@ class Tokens:
             self.completion = completion
         if isinstance(cached, int):
             self.cached = cached
+
+    def counts(self) -> TokenCounts:
+        """As policies learn them."""
+        return TokenCounts(self.prompt, self.cached, self.completion)
 
 
 class AnswerReader(Reader):

@@ -23,6 +23,8 @@ class Site:
         self.draining = False
         self.buffered = 0
         self.reused = 0
+        self.prefix_secret = b""
+        """Goes into the hashes of prompts, where they leave the process."""
 
     def reserve(self, size: int) -> bool:
         """Count `size` more buffered body bytes; False when too many are held already."""

@@ -23,7 +23,8 @@ State is written by `Engine` (and through it by `BlockPool`) alone; drivers read
 """
 
 from llmproxy.sim.blocks import BlockPool, BlockTable
-from llmproxy.sim.engine import Engine, EngineOptions
+from llmproxy.sim.engine import Engine
+from llmproxy.sim.options import EngineOptions
 from llmproxy.sim.sequence import Phase, Sequence
 
 __all__ = ["BlockPool", "BlockTable", "Engine", "EngineOptions", "Phase", "Sequence"]

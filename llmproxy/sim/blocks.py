@@ -21,13 +21,15 @@ class BlockTable:
 class BlockPool:
     """`total` blocks of `block_size` tokens, with a least-recently-used prefix cache in the blocks nobody holds."""
 
-    __slots__ = ("_holders", "_idle", "_private", "block_size", "total")
+    __slots__ = ("_holders", "_idle", "_private", "block_size", "openings", "total")
 
     def __init__(self, total: int, block_size: int) -> None:
         if total < 1 or block_size < 1:
             raise ValueError("a block pool needs at least one block of at least one token")
         self.total = total
         self.block_size = block_size
+        self.openings = 0
+        """How often a prompt that did not fit may have come to fit: blocks were given back, or can now be shared."""
         self._holders: dict[int, int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._private = 0
@@ -82,6 +84,8 @@ class BlockPool:
     def seal(self, table: BlockTable, hashes: Sequence[int], tokens: int) -> None:
         """`tokens` are computed: the full blocks among them, as far as their hashes are known, become findable."""
         full = min(tokens // self.block_size, len(hashes))
+        if len(table.shared) < full:
+            self.openings += 1
         while len(table.shared) < full:
             block = hashes[len(table.shared)]
             self._hold(block)
@@ -91,6 +95,7 @@ class BlockPool:
 
     def close(self, table: BlockTable) -> None:
         """Give everything back. The last block becomes the oldest, so that prefixes outlive their continuations."""
+        self.openings += 1
         for block in reversed(table.shared):
             holders = self._holders[block] - 1
             if holders:

@@ -1,40 +1,14 @@
 """The engine: who computes in which step, and how long the step lasts. See the package docstring for the model."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from math import inf
 from typing import Generic, TypeVar
 
 from llmproxy.sim.blocks import BlockPool
+from llmproxy.sim.options import EngineOptions, StepTime
 from llmproxy.sim.sequence import Phase, Sequence
 
 S = TypeVar("S", bound=Sequence)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """The size and speed of an engine."""
-
-    max_num_seqs: int = 256
-    """Sequences computed at the same time; the others wait."""
-    kv_blocks: int = 8192
-    block_size: int = 16
-    """Tokens in a KV block."""
-    ttft_s: float = 0.05
-    """The fixed part of the time to the first token."""
-    itl_s: float = 0.02
-    """Length of a step that decodes one sequence."""
-    prefill_s_per_token: float = 50e-6
-    batch_slowdown: float = 0.005
-    """How much longer a step gets with each further sequence that decodes, as a share of `itl_s`."""
-    max_batched_tokens: int = 8192
-    """Tokens computed in one step, decoded and prefilled together."""
-
-    def __post_init__(self) -> None:
-        if self.max_num_seqs < 1 or self.max_batched_tokens < 1:
-            raise ValueError("an engine needs room for at least one sequence and one token a step")
-        if min(self.ttft_s, self.itl_s, self.prefill_s_per_token, self.batch_slowdown) < 0:
-            raise ValueError("an engine's times cannot be negative")
 
 
 class Engine(Generic[S]):
@@ -48,9 +22,20 @@ class Engine(Generic[S]):
         self.prefix_hits = 0
         self.prompt_tokens = 0
         self.generation_tokens = 0
+        self._step_s: StepTime = options.step_time or self._line
         self._paused = False
         self._waiting: OrderedDict[S, None] = OrderedDict()
         self._running: dict[S, None] = {}
+        """In the order in which they got their places, as are the two parts of it."""
+        self._prefilling: dict[S, None] = {}
+        self._decoding: dict[S, None] = {}
+        self._kv_tokens = 0
+        """Of the sequences that decode."""
+        self._places = 0
+        self._paced = 0
+        """Running sequences with a pace of their own."""
+        self._stuck_at = -1
+        """What `BlockPool.openings` was when the first in the queue did not fit."""
         self._wake_at = inf
         self._step_ends_at: float | None = None
         self._prefills: list[tuple[S, int]] = []
@@ -66,7 +51,14 @@ class Engine(Generic[S]):
 
     @property
     def decoding(self) -> int:
-        return sum(1 for sequence in self._running if sequence.phase is Phase.DECODING)
+        return len(self._decoding)
+
+    @property
+    def untouched(self) -> int:
+        """Running sequences of which no step has computed anything yet. vLLM counts these as waiting: it gives a
+        sequence its place in the first step that has tokens to spare for it."""
+        begun = sum(1 for sequence, _ in self._prefills if sequence.phase is Phase.PREFILL)
+        return len(self._prefilling) - begun
 
     @property
     def kv_usage(self) -> float:
@@ -114,6 +106,7 @@ class Engine(Generic[S]):
             self._leave(sequence)
         elif sequence in self._waiting:
             del self._waiting[sequence]
+            self._stuck_at = -1
             sequence.phase = Phase.DONE
         else:
             return False
@@ -132,14 +125,49 @@ class Engine(Generic[S]):
             self._begin_step(now)
         return produced
 
+    def coast(self, before: float) -> None:
+        """End, and begin, all steps that end `before` then and in which every decoding sequence gets one more token and
+        nothing else happens: for drivers that do not ask for each token."""
+        ends_at, decodes = self._step_ends_at, self._decodes
+        if ends_at is None or ends_at >= before or self._prefills or self._prefilling or self._paced or self._paused:
+            return
+        if len(decodes) != len(self._decoding) or not self._is_stuck():
+            return
+        decoding, kv_tokens, step_s = len(decodes), self._kv_tokens, self._step_s
+        steps, left = 0, min([sequence.milestone - sequence.generated for sequence in decodes]) - 1
+        while steps < left and ends_at < before:
+            steps += 1
+            kv_tokens += decoding
+            ends_at += step_s(decoding, kv_tokens, 0, 0)
+        if steps:
+            self._step_ends_at = ends_at
+            self._wake_at = inf
+            self._kv_tokens = kv_tokens
+            self.generation_tokens += steps * decoding
+            for sequence in decodes:
+                sequence.generated += steps
+
+    def _is_stuck(self) -> bool:
+        """Whether nobody who waits could get a place now."""
+        return (
+            not self._waiting
+            or len(self._running) >= self.options.max_num_seqs
+            or self._stuck_at == self.blocks.openings
+        )
+
     def _admit(self, now: float) -> None:
-        while self._waiting and len(self._running) < self.options.max_num_seqs:
+        while not self._is_stuck():
             sequence = next(iter(self._waiting))
             table = self.blocks.open(sequence.blocks, sequence.tokens)
             if table is None:
+                self._stuck_at = self.blocks.openings
                 return
             del self._waiting[sequence]
             self._running[sequence] = None
+            self._prefilling[sequence] = None
+            self._places += 1
+            self._paced += sequence.pace > 1
+            sequence.place = self._places
             sequence.table = table
             sequence.phase = Phase.PREFILL
             sequence.computed = len(table.shared) * self.options.block_size
@@ -160,25 +188,36 @@ class Engine(Generic[S]):
     def _begin_step(self, now: float) -> None:
         self._wake_at = inf
         options = self.options
-        prefilling: list[S] = []
-        for sequence in self._running:
-            if sequence.ready_at > now:
-                self._wake_at = min(self._wake_at, sequence.ready_at)
-            elif sequence.phase is Phase.DECODING:
-                self._decodes.append(sequence)
-            else:
-                prefilling.append(sequence)
+        self._decodes = list(self._decoding)
+        if self._paced:
+            self._decodes = [sequence for sequence in self._decodes if self._is_ready(sequence, now)]
         decoding = len(self._decodes)
-        budget, chunks = max(options.max_batched_tokens - decoding, 1), 0
-        for sequence in prefilling:
+        budget, chunks, attended = max(options.max_batched_tokens - decoding, 1), 0, 0
+        for sequence in self._prefilling:
+            if not self._is_ready(sequence, now) or chunks >= budget:
+                continue
             chunk = min(sequence.tokens - sequence.computed, budget - chunks)
-            if chunk <= 0:
-                break
             self._prefills.append((sequence, chunk))
             chunks += chunk
-        if decoding or chunks:
-            decode_s = options.itl_s * (1 + options.batch_slowdown * (decoding - 1)) if decoding else 0.0
-            self._step_ends_at = now + decode_s + chunks * options.prefill_s_per_token
+            attended += chunk * (sequence.computed + chunk)
+        if not decoding and not chunks:
+            return
+        kv_tokens = self._kv_tokens
+        if decoding < len(self._decoding):
+            kv_tokens = sum([sequence.prompt_tokens + sequence.generated for sequence in self._decodes])
+        self._step_ends_at = now + self._step_s(decoding, kv_tokens, chunks, attended)
+
+    def _is_ready(self, sequence: S, now: float) -> bool:
+        if sequence.ready_at <= now:
+            return True
+        self._wake_at = min(self._wake_at, sequence.ready_at)
+        return False
+
+    def _line(self, decoding: int, kv_tokens: int, prefill_tokens: int, attended: int) -> float:
+        """The `StepTime` of an engine that was given none."""
+        options = self.options
+        decode_s = options.itl_s * (1 + options.batch_slowdown * (decoding - 1)) if decoding else 0.0
+        return decode_s + prefill_tokens * options.prefill_s_per_token
 
     def _end_step(self, now: float, produced: list[S]) -> None:
         prefills, self._prefills = self._prefills, []
@@ -190,52 +229,81 @@ class Engine(Generic[S]):
             sequence.computed += chunk
             self.blocks.seal(sequence.table, sequence.blocks, sequence.computed)
             if sequence.computed == sequence.tokens:
-                sequence.phase = Phase.DECODING
-                if sequence.first_token_at is None:
-                    self.prompt_tokens += sequence.prompt_tokens
-                self._produce(sequence, now, produced)
+                self._begin_decoding(sequence, now)
+                produced.append(sequence)
+        tokens, decoding_phase = 0, Phase.DECODING
         for sequence in decodes:
             # Aborted or preempted since the step began: its token is lost.
-            if sequence.phase is Phase.DECODING:
-                self._produce(sequence, now, produced)
+            if sequence.phase is decoding_phase:
+                tokens += 1
+                sequence.generated = generated = sequence.generated + 1
+                produced.append(sequence)
+                if generated >= sequence.milestone:
+                    self._pass_milestone(sequence)
+        self.generation_tokens += tokens
+        self._kv_tokens += tokens
+        if self._paced:
+            for sequence in produced:
+                sequence.ready_at = now + (sequence.pace - 1) * self.options.itl_s
         self._admit(now)
 
-    def _produce(self, sequence: S, now: float, produced: list[S]) -> None:
+    def _begin_decoding(self, sequence: S, now: float) -> None:
+        """The prompt is computed: here is its first token."""
         if sequence.first_token_at is None:
             sequence.first_token_at = now
+            self.prompt_tokens += sequence.prompt_tokens
         if sequence.output_tokens:
             sequence.generated += 1
             self.generation_tokens += 1
-        produced.append(sequence)
+        del self._prefilling[sequence]
+        if self._decoding and next(reversed(self._decoding)).place > sequence.place:
+            later = [other for other in self._decoding if other.place > sequence.place]
+            self._decoding[sequence] = None
+            for other in later:
+                self._decoding[other] = self._decoding.pop(other)
+        self._decoding[sequence] = None
+        self._kv_tokens += sequence.tokens
+        sequence.phase = Phase.DECODING
+        self._pass_milestone(sequence)
+
+    def _pass_milestone(self, sequence: S) -> None:
+        """It is at its end, or may need a block."""
         if sequence.generated >= sequence.output_tokens:
             self._leave(sequence)
             return
-        if sequence.pace > 1:
-            sequence.ready_at = now + (sequence.pace - 1) * self.options.itl_s
         table = sequence.table
         while table is not None and not self.blocks.grow(table, sequence.tokens):
             self._preempt(next(reversed(self._running)))
             table = sequence.table
+        if table is not None:
+            room = (len(table.shared) + table.private) * self.options.block_size
+            sequence.milestone = min(sequence.output_tokens, room - sequence.prompt_tokens + 1)
 
     def _leave(self, sequence: S) -> None:
-        del self._running[sequence]
         self._release(sequence)
         sequence.phase = Phase.DONE
 
     def _preempt(self, sequence: S) -> None:
-        del self._running[sequence]
         self._release(sequence)
         sequence.phase = Phase.WAITING
         sequence.computed = 0
         self._waiting[sequence] = None
         self._waiting.move_to_end(sequence, last=False)
+        self._stuck_at = -1
         self.preemptions += 1
 
     def _release(self, sequence: S) -> None:
+        """Take its place and its blocks."""
+        del self._running[sequence]
+        self._paced -= sequence.pace > 1
         table, sequence.table = sequence.table, None
-        if table is None:
-            return
         if sequence.phase is Phase.DECODING:
-            # The newest token has been sampled, not computed.
-            self.blocks.seal(table, sequence.blocks, sequence.tokens - 1)
-        self.blocks.close(table)
+            del self._decoding[sequence]
+            self._kv_tokens -= sequence.tokens
+            if table is not None:
+                # The newest token has been sampled, not computed.
+                self.blocks.seal(table, sequence.blocks, sequence.tokens - 1)
+        else:
+            del self._prefilling[sequence]
+        if table is not None:
+            self.blocks.close(table)

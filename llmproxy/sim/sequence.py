@@ -30,9 +30,11 @@ class Sequence:
         "computed",
         "first_token_at",
         "generated",
+        "milestone",
         "output_tokens",
         "pace",
         "phase",
+        "place",
         "prompt_tokens",
         "ready_at",
         "submitted_at",
@@ -50,11 +52,15 @@ class Sequence:
         self.phase = Phase.WAITING
         self.computed = 0
         self.generated = 0
+        self.milestone = 0
+        """So many tokens generated, and it ends or needs a block."""
         self.cached_tokens = 0
         self.submitted_at = 0.0
         self.admitted_at: float | None = None
         self.first_token_at: float | None = None
         self.ready_at = 0.0
+        self.place = 0
+        """How many got a place before it."""
         self.table: BlockTable | None = None
 
     @property

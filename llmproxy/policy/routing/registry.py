@@ -7,12 +7,17 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from llmproxy.core.ports import RoutingPolicy
+from llmproxy.policy.routing.expected_cost import ExpectedCost
+from llmproxy.policy.routing.gpu_utilization import GpuUtilization
 from llmproxy.policy.routing.ip_hash import IpHash
+from llmproxy.policy.routing.kv_headroom import KvHeadroom
 from llmproxy.policy.routing.least_connections import LeastConnections
 from llmproxy.policy.routing.options import OptionError, parse_options, suggestion
 from llmproxy.policy.routing.power_of_two import PowerOfTwo
+from llmproxy.policy.routing.prefix_affinity import PrefixAffinity
 from llmproxy.policy.routing.random_choice import RandomChoice
 from llmproxy.policy.routing.round_robin import RoundRobin
+from llmproxy.policy.routing.scored import Scored
 from llmproxy.policy.routing.session_affinity import SessionAffinity
 from llmproxy.policy.routing.weighted import Weighted
 
@@ -30,11 +35,16 @@ class PolicyType(Protocol):
 
 POLICIES: Final[Mapping[str, PolicyType]] = MappingProxyType(
     {
+        "expected_cost": ExpectedCost,
+        "gpu_utilization": GpuUtilization,
         "ip_hash": IpHash,
+        "kv_headroom": KvHeadroom,
         "least_connections": LeastConnections,
         "power_of_two": PowerOfTwo,
+        "prefix_affinity": PrefixAffinity,
         "random": RandomChoice,
         "round_robin": RoundRobin,
+        "scored": Scored,
         "session_affinity": SessionAffinity,
         "weighted": Weighted,
     }

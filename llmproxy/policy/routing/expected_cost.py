@@ -1,0 +1,225 @@
+"""The candidate that will answer soonest: what waits there, what of this prompt it has yet to compute, and how fast it
+has been seen to compute."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from llmproxy.core.backend import Backend
+from llmproxy.core.ports import Moment
+from llmproxy.core.prompt import BLOCK_BYTES
+from llmproxy.core.request import Request
+from llmproxy.policy.routing.prefix_index import PrefixIndex, capacity_blocks
+from llmproxy.policy.routing.token_ratio import TokenRatio
+
+_PRIOR_S: Final = 3.0
+_HALF_LIFE_S: Final = 60.0
+_INFINITE: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedCostOptions:
+    """The weights of the terms (see `ExpectedCost`), and what is believed before anything is known."""
+
+    own: float = 1.5
+    """Weight of this request's uncached prompt tokens."""
+    decoding: float = 0.2
+    """Weight of each request that decodes there, which this prompt will slow down, for each of its uncached tokens."""
+    crowd: float = 0.05
+    """Seconds that each request in flight counts for on a backend of first-guess speed."""
+    prefill_tokens_per_s: float = 10_000.0
+    """First guess of a backend's prefill speed."""
+    cache_tokens: int = 400_000
+    """Size of a backend's KV cache until its metrics tell."""
+
+    def __post_init__(self) -> None:
+        if min(self.own, self.decoding, self.crowd) < 0:
+            raise ValueError("the weights own, decoding and crowd cannot be negative")
+        if self.prefill_tokens_per_s <= 0 or self.cache_tokens < 1:
+            raise ValueError("prefill_tokens_per_s and cache_tokens must be positive")
+
+
+class _Book:
+    """What is known of one backend. The cost of a request there is
+    `waiting_s + (in_flight + 1) * crowd_s + uncached_tokens * token_s`."""
+
+    __slots__ = ("awaiting", "bit", "busy_s", "crowd_s", "decoding", "done", "pending", "seen_at", "token_s",
+                 "waiting_s")  # fmt: skip
+
+    def __init__(self, bit: int) -> None:
+        self.bit = bit
+        self.pending = 0.0
+        self.awaiting = 0
+        self.decoding = 0
+        self.done = 0.0
+        self.busy_s = 0.0
+        self.seen_at = 0.0
+        self.waiting_s = 0.0
+        self.crowd_s = 0.0
+        self.token_s = 0.0
+
+
+class _Placement:
+    """The note on a request: where it went, and what was expected of it there."""
+
+    __slots__ = ("backend", "hit_blocks", "moment", "uncached")
+
+    def __init__(self, uncached: float, hit_blocks: int) -> None:
+        self.uncached = uncached
+        self.hit_blocks = hit_blocks
+        self.backend: Backend | None = None
+        self.moment = Moment.FINISHED
+
+
+class ExpectedCost:
+    """Least of `(P + own u + decoding d u) / R + crowd (n + 1) R0 / R`; equals at random.
+
+    P: prompt tokens sent there and not yet answered by a first token; u: this request's prompt tokens that are not in
+    the prefix cache there; d: requests that decode; n: requests in flight; R: learned prefill speed,
+    `(done + 3 R0) / (busy + 3 s)` over the time in which any request awaits its first token, both halved every 60 busy
+    seconds; R0: the first guess of it.
+    """
+
+    __slots__ = ("_books", "_index", "_options", "_ratio", "_rng")
+    options_type: ClassVar = ExpectedCostOptions
+
+    def __init__(self, options: ExpectedCostOptions, rng: random.Random) -> None:
+        self._options = options
+        self._rng = rng
+        self._index = PrefixIndex()
+        self._ratio = TokenRatio()
+        self._books: dict[Backend, _Book] = {}
+
+    def pick(self, candidates: Sequence[Backend], request: Request, now: float) -> Backend:
+        prompt = request.prompt
+        ratio = self._ratio.ratio(request.model)
+        tokens = prompt.size * ratio
+        block_tokens = BLOCK_BYTES * ratio
+        depths = self._index.match(prompt.blocks)
+        lowest = _INFINITE
+        equals: list[tuple[Backend, float, int]] = []
+        books = self._books
+        for backend in candidates:
+            book = books.get(backend)
+            if book is None:
+                book = self._open(backend)
+            hits = depths.get(book.bit, 0) if depths else 0
+            uncached = max(tokens - hits * block_tokens, 1.0)
+            cost = book.waiting_s + (backend.load.in_flight + 1) * book.crowd_s + uncached * book.token_s
+            if backend.weight != backend.spec.weight:
+                # Slow start: it is to get so much less than its share.
+                cost *= backend.spec.weight / backend.weight
+            if cost < lowest:
+                lowest = cost
+                equals = [(backend, uncached, hits)]
+            elif cost == lowest:
+                equals.append((backend, uncached, hits))
+        if len(equals) == 1:
+            chosen, uncached, hits = equals[0]
+            request.reason = "prefix" if hits else "load"
+        else:
+            chosen, uncached, hits = self._rng.choice(equals)
+            request.reason = "tie"
+        request.note = _Placement(uncached, hits)
+        return chosen
+
+    def explain(self, candidates: Sequence[Backend], request: Request, now: float) -> list[dict[str, float]]:
+        """Seconds, tokens, and tokens a second."""
+        ratio = self._ratio.ratio(request.model)
+        tokens = request.prompt.size * ratio
+        depths = self._index.match(request.prompt.blocks)
+        told = []
+        for backend in candidates:
+            book = self._books.get(backend) or self._open(backend)
+            cached = min(depths.get(book.bit, 0) * BLOCK_BYTES * ratio, tokens)
+            uncached = max(tokens - cached, 1.0)
+            slow_start = backend.spec.weight / backend.weight
+            terms = {
+                "waiting_s": book.waiting_s * slow_start,
+                "crowd_s": (backend.load.in_flight + 1) * book.crowd_s * slow_start,
+                "prompt_s": uncached * book.token_s * slow_start,
+            }
+            told.append(
+                {
+                    "cost": sum(terms.values()),
+                    **terms,
+                    "cached_tokens": cached,
+                    "uncached_tokens": uncached,
+                    "pending_tokens": book.pending,
+                    "decoding": float(book.decoding),
+                    "in_flight": float(backend.load.in_flight),
+                    "prefill_tokens_per_s": (self._options.own + self._options.decoding * book.decoding)
+                    / book.token_s,
+                }
+            )
+        return told
+
+    def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
+        note = request.note
+        if not isinstance(note, _Placement):
+            return
+        book = self._books.get(backend) or self._open(backend)
+        self._pass_time(book, now)
+        if moment is Moment.SENT:
+            note.backend, note.moment = backend, moment
+            book.pending += note.uncached
+            book.awaiting += 1
+            self._index.insert(backend, request.prompt.blocks, self._capacity(backend, request))
+        elif note.backend is not backend:
+            return
+        else:
+            if note.moment is Moment.SENT:
+                book.pending = max(book.pending - note.uncached, 0.0) if book.awaiting > 1 else 0.0
+                book.awaiting -= 1
+                if moment is not Moment.FAILED:
+                    book.done += note.uncached
+                if moment is Moment.FIRST_TOKEN:
+                    book.decoding += 1
+            elif note.moment is Moment.FIRST_TOKEN and moment is not Moment.FIRST_TOKEN:
+                book.decoding -= 1
+            note.moment = moment
+            if moment is Moment.FINISHED:
+                self._learn(backend, request, note)
+            if moment is not Moment.FIRST_TOKEN:
+                note.backend = None
+        self._price(book)
+
+    def forget(self, backend: Backend) -> None:
+        self._books.pop(backend, None)
+        self._index.forget(backend)
+
+    def _open(self, backend: Backend) -> _Book:
+        book = self._books[backend] = _Book(self._index.bit(backend))
+        self._price(book)
+        return book
+
+    def _pass_time(self, book: _Book, now: float) -> None:
+        passed = now - book.seen_at
+        book.seen_at = now
+        if book.awaiting and passed > 0:
+            kept = 0.5 ** (passed / _HALF_LIFE_S)
+            book.done *= kept
+            book.busy_s = book.busy_s * kept + passed
+
+    def _price(self, book: _Book) -> None:
+        options = self._options
+        first_guess = options.prefill_tokens_per_s
+        speed = (book.done + _PRIOR_S * first_guess) / (book.busy_s + _PRIOR_S)
+        book.waiting_s = book.pending / speed
+        book.crowd_s = options.crowd * first_guess / speed
+        book.token_s = (options.own + options.decoding * book.decoding) / speed
+
+    def _capacity(self, backend: Backend, request: Request) -> int:
+        return capacity_blocks(backend, self._options.cache_tokens, self._ratio.ratio(request.model))
+
+    def _learn(self, backend: Backend, request: Request, note: _Placement) -> None:
+        tokens, prompt = request.tokens, request.prompt
+        if tokens is None or tokens.prompt is None:
+            return
+        self._ratio.learn(request.model, prompt.size, tokens.prompt)
+        if tokens.cached is not None and note.hit_blocks and prompt.blocks:
+            had = int(tokens.cached * len(prompt.blocks) / tokens.prompt) + 1
+            if had < note.hit_blocks:
+                # Evicted: so are other prompts' blocks, as this one has just been computed again, but which?
+                self._index.insert(backend, prompt.blocks, self._capacity(backend, request))
