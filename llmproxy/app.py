@@ -13,14 +13,17 @@ from llmproxy.config.model import Config, PoolConfig
 from llmproxy.control.catalog import Catalog
 from llmproxy.control.file_watch import FileWatch
 from llmproxy.control.prober import Prober
+from llmproxy.control.progress import ProgressWatch
 from llmproxy.control.registrar import Registrar
 from llmproxy.control.reload import Reloader, ReloadResult, Trigger
 from llmproxy.control.resolver import Resolver
+from llmproxy.control.signals.scraper import Scraper
 from llmproxy.core.backend import Backend, Status
 from llmproxy.core.errors import ProxyError
 from llmproxy.core.pool import Pool
 from llmproxy.core.ports import ProbeResult
 from llmproxy.core.step import Signal
+from llmproxy.in_flight import InFlight
 from llmproxy.pipeline.account import Account
 from llmproxy.pipeline.handler import Handler
 from llmproxy.pipeline.links import Links
@@ -31,6 +34,7 @@ from llmproxy.policy.health.registry import Health
 from llmproxy.policy.health.settings import HealthSettings
 from llmproxy.policy.retry.budget import Budget
 from llmproxy.policy.routing.registry import build as build_policy
+from llmproxy.telemetry import gauges
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.exposition import Exposition
 from llmproxy.telemetry.metrics import Metrics
@@ -81,6 +85,16 @@ class App:
         self._registrar = Registrar(self.resolver, clock=clock, on_change=self._members_changed)
         self.resolver.on_change = self._registrar.update
         self._catalog = Catalog(lambda: self.pools, resolver=self.resolver, clock=clock, on_names=self.metrics.know)
+        self._in_flight = InFlight(lambda: self.listener.connections, clock)
+        self._progress = ProgressWatch(lambda: self.pools, self._in_flight.work, resolver=self.resolver, clock=clock)
+        self.scraper = Scraper(
+            lambda: self.pools,
+            resolver=self.resolver,
+            clock=clock,
+            rng=self._rng,
+            names=self._catalog.served,
+            on_read=self._progress.read,
+        )
         self.reloader = Reloader(
             load=self._reload_source, apply=self._apply, current=config, watch=watch, on_result=self._reloaded
         )
@@ -129,6 +143,8 @@ class App:
         for prober in self._probers.values():
             await prober.start()
         self._catalog.start()
+        await self._progress.start()
+        await self.scraper.start()
         if self._load is not None:
             self.reloader.start()
         self.metrics.reloaded(True, time.time())
@@ -153,6 +169,8 @@ class App:
         self.listener.abort_all()
         await self.reloader.stop()
         await self._catalog.stop()
+        await self.scraper.stop()
+        await self._progress.stop()
         await asyncio.gather(*(prober.stop() for prober in self._probers.values()))
         await self.resolver.stop()
         await self.admin.stop()
@@ -251,6 +269,8 @@ class App:
         )
         for prober in self._probers.values():
             prober.sync()
+        self._progress.sync()
+        self.scraper.sync()
 
     def _probed(self, pool: ServingPool) -> Callable[[Backend, ProbeResult, float], None]:
         def probed(backend: Backend, result: ProbeResult, took_s: float) -> None:
@@ -282,6 +302,10 @@ class App:
     def _watch_gauges(self) -> None:
         metrics, listener, handler = self.metrics, self.listener, self.handler
         metrics.watch(lambda: self.pools.values())
+        for name, read in gauges.readers(lambda: self.pools.values(), self._clock).items():
+            metrics.read(name, read)
+        metrics.read("llmproxy_scrapes_total", lambda: self.scraper.counts)
+        metrics.read("llmproxy_backend_hangs_total", lambda: self._progress.hangs)
         metrics.read("llmproxy_queue_waiting", lambda: {name: pool.queue.waiting for name, pool in self.pools.items()})
         metrics.read(
             "llmproxy_connections",

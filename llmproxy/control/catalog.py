@@ -49,6 +49,10 @@ class Catalog:
         """Every model some backend serves, sorted."""
         return sorted({name for names in self._served.values() for name in names})
 
+    def served(self, backend: Backend) -> tuple[str, ...]:
+        """Every name that `backend` answers to, LoRA adapters among them; none when it never said."""
+        return self._served.get(backend, ())
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="model catalog")
 
