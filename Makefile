@@ -5,15 +5,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help serve test check lint format docs bench labs test-engines engines clean
+.PHONY: help serve test check lint format docs bench bench-routing labs test-engines test-gpu engines clean
 
 help:
 	@echo "make serve                 two emulated backends, the proxy on :8080, the admin port on :8081"
 	@echo "make serve CONFIG=my.yaml  the proxy with your configuration"
 	@echo "make test                  lint, types and all tests"
 	@echo "make test-engines          the end-to-end tests against two real vLLM engines on the CPU"
+	@echo "make test-gpu              the tests that read a real NVIDIA GPU of this machine"
 	@echo "make bench                 CPU and latency beside nginx, HAProxy and vllm-router"
 	@echo "make labs                  how soon failures, reloads, shutdowns and leavers are dealt with, against bounds"
+	@echo "make bench-routing         routing beside other systems' rules, on real traffic in virtual time"
 	@echo "make docs                  regenerate the reference pages from the code"
 
 $(BIN)/python:
@@ -64,11 +66,17 @@ bench: $(DEV_STAMP)
 labs: $(DEV_STAMP)
 	$(BIN)/python -m bench.labs $(LABS)
 
+bench-routing: $(DEV_STAMP)
+	$(BIN)/python -m bench.routing $(BENCH)
+
 engines: $(DEV_STAMP)
 	sh tests/engines/install.sh
 
 test-engines: engines
 	$(BIN)/python -m pytest tests/engines -m engines
+
+test-gpu: $(DEV_STAMP)
+	$(BIN)/python -m pytest tests/gpu -m gpu -rs -s
 
 clean:
 	rm -rf $(VENV) build dist .compiled .mypy_cache .ruff_cache .pytest_cache .hypothesis

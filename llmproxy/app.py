@@ -14,14 +14,18 @@ from llmproxy.control.catalog import Catalog
 from llmproxy.control.file_watch import FileWatch
 from llmproxy.control.leavers import Leavers
 from llmproxy.control.prober import Prober
+from llmproxy.control.progress import ProgressWatch
 from llmproxy.control.registrar import Registrar
 from llmproxy.control.reload import Reloader, ReloadResult, Trigger
 from llmproxy.control.resolver import Resolver
 from llmproxy.control.status_log import StatusLog
+from llmproxy.control.signals.scraper import Scraper
 from llmproxy.core.backend import Backend, Status
 from llmproxy.core.errors import ProxyError
+from llmproxy.core.outcome import Outcome
 from llmproxy.core.pool import Pool
 from llmproxy.core.ports import ProbeResult
+from llmproxy.in_flight import InFlight
 from llmproxy.pipeline.account import Account
 from llmproxy.pipeline.handler import Handler
 from llmproxy.pipeline.links import Links
@@ -34,6 +38,7 @@ from llmproxy.policy.health.registry import Health
 from llmproxy.policy.retry.budget import Budget
 from llmproxy.policy.routing.registry import build as build_policy
 from llmproxy.settings import connection_settings, health_settings
+from llmproxy.telemetry import gauges
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.exposition import Exposition
 from llmproxy.telemetry.metrics import Metrics
@@ -86,6 +91,18 @@ class App:
         self._status_log = StatusLog(clock)
         self._leavers = Leavers(clock, on_backend=self._forget_backend, on_pool=self.metrics.forget_pool)
         self._tls: ListenerTls | None = None
+        self._in_flight = InFlight(lambda: self.listener.connections, clock)
+        self._progress = ProgressWatch(
+            lambda: self.pools, self._in_flight.work, resolver=self.resolver, clock=clock, on_hung=self._hung
+        )
+        self.scraper = Scraper(
+            lambda: self.pools,
+            resolver=self.resolver,
+            clock=clock,
+            rng=self._rng,
+            names=self._catalog.served,
+            on_read=self._progress.read,
+        )
         self.reloader = Reloader(
             load=self._reload_source, apply=self._apply, current=config, watch=watch, on_result=self._reloaded
         )
@@ -134,6 +151,8 @@ class App:
         for prober in self._probers.values():
             await prober.start()
         self._catalog.start()
+        await self._progress.start()
+        await self.scraper.start()
         if self._load is not None:
             self.reloader.start()
         self.metrics.reloaded(True, time.time())
@@ -158,6 +177,8 @@ class App:
         self.listener.abort_all()
         await self.reloader.stop()
         await self._catalog.stop()
+        await self.scraper.stop()
+        await self._progress.stop()
         await asyncio.gather(*(prober.stop() for prober in self._probers.values()))
         await self.resolver.stop()
         await self.admin.stop()
@@ -265,6 +286,15 @@ class App:
             prober.sync()
         self._catalog.forget_authorities()
         self._leavers.update(pools)
+        self._progress.sync()
+        self.scraper.sync()
+
+    def _hung(self, pool: Pool[PoolConfig], backend: Backend) -> None:
+        """Its engine hangs: what waits there for a first byte may go elsewhere."""
+        for x in self._in_flight.exchanges_at(backend):
+            if not x.answered and x.relay is not None:
+                x.relay.abort()
+                x.relay.lost(Outcome.FIRST_BYTE_TIMEOUT)
 
     def _forget_backend(self, pool: str, backend: str) -> None:
         self.metrics.forget(pool, backend)
@@ -317,6 +347,10 @@ class App:
     def _watch_gauges(self) -> None:
         metrics, listener, handler = self.metrics, self.listener, self.handler
         metrics.watch(lambda: self.pools.values())
+        for name, read in gauges.readers(lambda: self.pools.values(), self._clock).items():
+            metrics.read(name, read)
+        metrics.read("llmproxy_scrapes_total", lambda: self.scraper.counts)
+        metrics.read("llmproxy_backend_hangs_total", lambda: self._progress.hangs)
         metrics.read("llmproxy_queue_waiting", lambda: {name: pool.queue.waiting for name, pool in self.pools.items()})
         metrics.read(
             "llmproxy_connections",

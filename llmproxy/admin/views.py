@@ -45,4 +45,7 @@ def gauges_view(gauges: Gauges | None, now: float) -> Mapping[str, Any] | None:
     if gauges is None:
         return None
     values = asdict(gauges)
-    return {"age_s": round(now - values.pop("at"), 3), **values}
+    del values["max_age_s"]
+    if values["gpu"] is not None:
+        values["gpu"] = {"age_s": round(now - values["gpu"].pop("at"), 3), **values["gpu"]}
+    return {"age_s": round(now - values.pop("at"), 3), "fresh": gauges.is_fresh(now), **values}

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from llmproxy.config.gpu import GpuConfig
 from llmproxy.config.section import Section
 from llmproxy.config.values import AuthoritiesFile, Name
 from llmproxy.core.backend import BackendSpec
@@ -27,6 +28,9 @@ class BackendConfig(Section):
     ca: AuthoritiesFile | None = Field(None, description="PEM file to verify an https:// backend with.")
     resolve: bool = Field(
         False, description="Make every address of the host name a backend of its own, kept up to date from DNS."
+    )
+    gpu: GpuConfig | None = Field(
+        None, description="The GPU it runs on, for policies that look at GPUs; of several, one of them."
     )
 
     @model_validator(mode="before")
@@ -55,6 +59,12 @@ class BackendConfig(Section):
             raise ValueError("ca is of use for an https:// url only")
         return self
 
+    @model_validator(mode="after")
+    def _one_gpu_is_one_backends(self) -> "BackendConfig":
+        if self.gpu is not None and self.resolve:
+            raise ValueError("with resolve, gpu cannot say which of the backends it belongs to")
+        return self
+
     def spec(self, pool: str) -> BackendSpec:
         """The frozen description of this backend as a member of `pool`."""
         parts = urlsplit(self.url)
@@ -69,6 +79,7 @@ class BackendConfig(Section):
             tls=tls,
             base_path=parts.path.rstrip("/"),
             ca_file=self.ca,
+            gpu=None if self.gpu is None else self.gpu.spec(),
         )
 
 

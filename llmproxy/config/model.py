@@ -130,6 +130,36 @@ class HealthConfig(Section):
     max_ejected_percent: int = Field(50, ge=0, le=100, description="Most of the pool that passive health may eject.")
 
 
+class SignalsConfig(Section):
+    interval: Duration = Field(
+        1.0, description="How often each backend's gauges are read (jittered by 10 %); 0 never does."
+    )
+    timeout: Duration = Field(0.5, gt=0, description="Time each read may take; below `interval`.")
+    max_age: Duration = Field(5.0, gt=0, description="What was read longer ago is unknown; never zero, never the last.")
+    path: str = Field(
+        "/metrics",
+        pattern=r"^/[!-~]*$",
+        description="Where the engine shows its metrics (`/prometheus/metrics` for TensorRT-LLM's own server).",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "SignalsConfig":
+        if self.interval and self.timeout >= self.interval:
+            raise ValueError("timeout must be shorter than interval")
+        if self.max_age < self.interval:
+            raise ValueError("max_age is shorter than interval: nothing would ever be known")
+        return self
+
+
+class ProgressConfig(Section):
+    stalled_after: Duration = Field(
+        60.0,
+        description="An engine that has work is taken out when its token counters and all our streams there have stood "
+        "still for this long, although its /health is fine. What a long prompt may take is added. 0 is off, as it is "
+        "without `signals`.",
+    )
+
+
 class BreakerConfig(Section):
     failures: int = Field(5, ge=1, description="Failures within `window` that open the circuit.")
     window: Duration = Field(30.0, gt=0, description="The window for `failures` and `error_ratio`.")
@@ -175,6 +205,10 @@ class PoolConfig(Section):
     )
     health: HealthConfig = Field(HealthConfig(), description="Active probing.")
     breaker: BreakerConfig = Field(BreakerConfig(), description="Passive health: the circuit breaker.")
+    signals: SignalsConfig = Field(
+        SignalsConfig(), description="Reading what the engines and their GPUs say of themselves."
+    )
+    progress: ProgressConfig = Field(ProgressConfig(), description="Health by progress: engines that hang.")
     timeouts: PoolTimeouts = Field(PoolTimeouts(), description="How long the backends may take.")
     retry: RetryConfig = Field(RetryConfig(), description="When a request is tried again elsewhere.")
     queue: QueueConfig = Field(QueueConfig(), description="The wait when every backend is full.")

@@ -66,6 +66,10 @@ class Catalog:
         """Read CA files again: they may have been replaced."""
         self._client.forget_authorities()
 
+    def served(self, backend: Backend) -> tuple[str, ...]:
+        """Every name that `backend` answers to, LoRA adapters among them; none when it never said."""
+        return self._served.get(backend, ())
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="model catalog")
 

@@ -5,6 +5,7 @@ import errno
 import ssl
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 
@@ -32,16 +33,22 @@ class ProbeClient:
     Every probe opens its own connection, because a kept one proves nothing about whether the server still accepts.
     Redirects are failures, bodies of health answers are not read, and certificates are always verified. The pool's
     `upstream_key` goes along: vLLM's /health needs none, but another health path or another server may.
+
+    Who asks often and proves nothing by it keeps idle connections for `keep_s`.
     """
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, *, keep_s: float = 0.0) -> None:
         self._resolver = resolver
+        self._keep_s = keep_s
         self._session: aiohttp.ClientSession | None = None
         self._trust: dict[str, ssl.SSLContext | bool] = {}
 
     async def __aenter__(self) -> "ProbeClient":
         connector = aiohttp.TCPConnector(
-            force_close=True, limit=0, use_dns_cache=False, resolver=NameService(self._resolver)
+            **({"keepalive_timeout": self._keep_s} if self._keep_s else {"force_close": True}),
+            limit=0,
+            use_dns_cache=False,
+            resolver=NameService(self._resolver),
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -58,8 +65,11 @@ class ProbeClient:
         if self._session is not None:
             await self._session.close()
 
-    async def look(self, spec: BackendSpec, settings: PoolConfig, sleep: SleepCheck) -> Sight:
-        """Probe the health path and, when that is well and the pool wants it, ask whether the engine sleeps."""
+    async def look(
+        self, spec: BackendSpec, settings: PoolConfig, sleep: SleepCheck, *, gauge: bool | None = None
+    ) -> Sight:
+        """Probe the health path and, when that is well and the pool wants it, ask whether the engine sleeps. `gauge`:
+        what its metrics said of that a moment ago, if anything, so that they need not be read again."""
         health = settings.health
         try:
             async with asyncio.timeout(health.timeout):
@@ -72,27 +82,30 @@ class ProbeClient:
             sight = _answered(status)
         if sight.result is not ProbeResult.OK:
             sleep.forget()
-        elif health.check_sleep and await self._sleeps(spec, settings, sleep):
+        elif health.check_sleep and await self._sleeps(spec, settings, sleep, gauge):
             return Sight(ProbeResult.SLEEPING, "asleep or paused")
         return sight
 
-    async def _sleeps(self, spec: BackendSpec, settings: PoolConfig, sleep: SleepCheck) -> bool:
+    async def _sleeps(self, spec: BackendSpec, settings: PoolConfig, sleep: SleepCheck, gauge: bool | None) -> bool:
         async def fetch(path: str, reader: Reader) -> int:
             return await self.get(spec, settings.upstream_key, path, reader)
 
         try:
             async with asyncio.timeout(settings.health.timeout):
-                return await sleep.ask(fetch)
+                return await sleep.ask(fetch, gauge)
         except (*_UNREACHED, SleepUnknownError):
             return sleep.asleep
 
-    async def get(self, spec: BackendSpec, key: str, path: str, reader: Reader | None) -> int:
+    async def get(self, spec: BackendSpec, key: str, path: str, reader: Reader | None, *, body: Any = None) -> int:
+        """The status of a GET, or with `body` (JSON) of a POST; what a 200 brings goes to the reader."""
         assert self._session is not None, "used outside `async with`"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         if spec.server_name:
             headers["Host"] = spec.server_name if spec.port in (80, 443) else f"{spec.server_name}:{spec.port}"
-        async with self._session.get(
+        async with self._session.request(
+            "GET" if body is None else "POST",
             spec.url + path,
+            json=body,
             headers=headers,
             allow_redirects=False,
             ssl=await self._context(spec),

@@ -103,7 +103,9 @@ class Prober:
 
     async def _probe(self, backend: Backend, sleep_check: SleepCheck) -> None:
         started = self._clock()
-        sight = await self._client.look(backend.spec, self._pool.settings, sleep_check)
+        gauges = backend.known(started)
+        gauge = gauges.sleeping if gauges is not None else None
+        sight = await self._client.look(backend.spec, self._pool.settings, sleep_check, gauge=gauge)
         if backend not in self._pool.backends:
             return
         now = self._clock()

@@ -7,7 +7,8 @@ woken engine still says asleep), but vLLM serves them in dev mode only. The gaug
 
 (`sleep_state` is one of awake, weights_offloaded, discard_all; exactly one is 1) is always served, but knows
 nothing of pauses and sits in a page of a hundred kilobytes. So: the routes first, and the gauge only where the
-sleep route is missing. What is missing is not asked for again for `ABSENT_FOR_S`.
+sleep route is missing, as the scraper read it a moment ago or, where it does not, by reading the page here. What is
+missing is not asked for again for `ABSENT_FOR_S`.
 
 vLLM passes the routes' question on to its engine process. One that finishes its work after SIGTERM lets them fail with
 a 500; once it has ended, vLLM waits for an answer that never comes, and because of that never ends itself. So after a
@@ -114,14 +115,15 @@ class SleepCheck:
         self._absent_until.clear()
         self._troubled_until = 0.0
 
-    async def ask(self, fetch: Fetch) -> bool:
-        """Whether it is asleep or paused; a server that cannot say is awake. Raises what `fetch` raises."""
+    async def ask(self, fetch: Fetch, gauge: bool | None = None) -> bool:
+        """Whether it is asleep or paused; a server that cannot say is awake. `gauge` is what its metrics are known to
+        say of it. Raises what `fetch` raises."""
         if self.clock() < self._troubled_until:
             raise SleepUnknownError("it could not say a short while ago")
         sleeping = await self._read(fetch, "/is_sleeping", Flag("is_sleeping"))
         paused = None if sleeping else await self._read(fetch, "/is_paused", Flag("is_paused"))
         if sleeping is None and not paused:
-            sleeping = await self._read(fetch, "/metrics", SleepGauge())
+            sleeping = gauge if gauge is not None else await self._read(fetch, "/metrics", SleepGauge())
         self.asleep = bool(sleeping or paused)
         return self.asleep
 

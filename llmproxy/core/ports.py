@@ -79,6 +79,9 @@ class HealthRegistry(Protocol):
     def probed(self, backend: Backend, result: ProbeResult, now: float, reason: str = "") -> None:
         """Active health: what a probe saw. `reason` says it in words, for the log."""
 
+    def hung(self, backend: Backend, is_hung: bool, now: float) -> None:
+        """Health by progress: it has work and gets nowhere with it, or does again."""
+
     def drain(self, backend: Backend, now: float) -> None: ...
 
     def undrain(self, backend: Backend, now: float) -> None: ...

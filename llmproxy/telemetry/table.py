@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from llmproxy.telemetry.gpu import GPU
+
 
 class Kind(Enum):
     """A metric's Prometheus type."""
@@ -135,6 +137,26 @@ TABLE: tuple[Metric, ...] = (
         Kind.COUNTER,
         "Active health probes, by what they saw (`ok`, `refused`, `loading`, `sleeping`, `failed`).",
         ("pool", "backend", "result"),
+    ),
+    # What the engines and their GPUs say of themselves; no row while it is unknown
+    Metric("llmproxy_backend_running", Kind.GAUGE, "Requests that the engine computes, whoever sent them.", _BACKEND),
+    Metric("llmproxy_backend_waiting", Kind.GAUGE, "Requests that wait inside the engine.", _BACKEND),
+    Metric("llmproxy_backend_kv_usage_ratio", Kind.GAUGE, "Share of the engine's KV cache in use.", _BACKEND),
+    Metric("llmproxy_backend_kv_tokens", Kind.GAUGE, "Tokens that fit into the engine's KV cache.", _BACKEND),
+    Metric("llmproxy_backend_gauges_age_seconds", Kind.GAUGE, "How long ago a backend's gauges were read.", _BACKEND),
+    *(Metric(f"llmproxy_backend_{row.name}", Kind.GAUGE, row.help, _BACKEND) for row in GPU),
+    Metric(
+        "llmproxy_scrapes_total",
+        Kind.COUNTER,
+        "Reads of a backend's gauges, by source (`engine`, `nvml`, `agent`, `dcgm`) and result (`ok`, `timeout`, "
+        "`failed`).",
+        ("pool", "backend", "source", "result"),
+    ),
+    Metric(
+        "llmproxy_backend_hangs_total",
+        Kind.COUNTER,
+        "How often a backend was found to hang: with work, and without progress for `progress.stalled_after`.",
+        _BACKEND,
     ),
     # The process
     Metric("llmproxy_connections", Kind.GAUGE, "Open connections, `downstream` or `upstream`.", ("side",)),

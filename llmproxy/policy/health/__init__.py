@@ -17,6 +17,8 @@ each a small object of its own:
   may not be opens at its next failure, once another has recovered.
 * slow start (`slow_start`): after being out for failing, a backend's weight grows to full in ten steps.
 
+A healthy one that hangs (`progress`, judged by a driver from its gauges and our streams) is UNHEALTHY until it moves.
+
 DRAINING hides the probe state, which hides the breaker's. BUSY (429, 503 with Retry-After) is no failure: it only
 takes the backend out of the choice for a moment, and only while others remain.
 

@@ -22,13 +22,15 @@ _TIME_OUT_OVER = "its time out is over"
 class _Member:
     """What is known of one backend."""
 
-    __slots__ = ("breaker", "busy_until", "draining", "probes", "recovering", "slow_start")
+    __slots__ = ("breaker", "busy_until", "draining", "hung", "probes", "recovering", "slow_start")
 
     def __init__(self, settings: HealthSettings, rng: random.Random) -> None:
         self.probes = ProbeState()
         self.breaker = Breaker(settings, rng)
         self.slow_start = SlowStart()
         self.draining = False
+        self.hung = False
+        """It has work and gets nowhere with it, whatever its probes say."""
         self.recovering = False
         """It has been out for failing and has not had work since."""
         self.busy_until = 0.0
@@ -38,6 +40,8 @@ class _Member:
         if self.draining:
             return Status.DRAINING
         label = self.probes.label
+        if label is Status.HEALTHY and self.hung:
+            return Status.UNHEALTHY
         if label is Status.HEALTHY and self.breaker.state is not State.CLOSED:
             return Status.OPEN if self.breaker.state is State.OPEN else Status.HALF_OPEN
         return label
@@ -51,7 +55,7 @@ class _Member:
 
     def advance(self, status: Status, now: float, slow_start_s: float) -> float:
         """Bring slow start up to date. Returns what part of the weight counts."""
-        if self.probes.out or self.breaker.state is not State.CLOSED:
+        if self.probes.out or self.hung or self.breaker.state is not State.CLOSED:
             self.recovering = True
             self.slow_start.stop()
         elif self.recovering and status is Status.HEALTHY:
@@ -144,6 +148,13 @@ class Health:
         if member is not None:
             member.probes.record(result, self._settings)
             self._refresh(now, backend, f"probe: {reason or result.value}")
+
+    def hung(self, backend: Backend, is_hung: bool, now: float) -> None:
+        """A member hangs (health by progress), or does not any more."""
+        member = self._members.get(backend)
+        if member is not None:
+            member.hung = is_hung
+            self._refresh(now, backend, "it computes nothing" if is_hung else "it computes again")
 
     def drain(self, backend: Backend, now: float) -> None:
         """No new work for a member, until `undrain`."""

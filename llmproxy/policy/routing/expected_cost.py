@@ -22,10 +22,11 @@ _INFINITE: Final = float("inf")
 class ExpectedCostOptions:
     """The weights of the terms (see `ExpectedCost`), and what is believed before anything is known."""
 
-    own: float = 1.5
+    own: float = 1.0
     """Weight of this request's uncached prompt tokens."""
-    decoding: float = 0.2
-    """Weight of each request that decodes there, which this prompt will slow down, for each of its uncached tokens."""
+    delay: float = 0.15
+    """Weight of each request in flight there, for each of this one's uncached tokens: while they are computed, the
+    others' next tokens are late."""
     crowd: float = 0.05
     """Seconds that each request in flight counts for on a backend of first-guess speed."""
     prefill_tokens_per_s: float = 10_000.0
@@ -34,58 +35,60 @@ class ExpectedCostOptions:
     """Size of a backend's KV cache until its metrics tell."""
 
     def __post_init__(self) -> None:
-        if min(self.own, self.decoding, self.crowd) < 0:
-            raise ValueError("the weights own, decoding and crowd cannot be negative")
+        if min(self.own, self.delay, self.crowd) < 0:
+            raise ValueError("the weights own, delay and crowd cannot be negative")
         if self.prefill_tokens_per_s <= 0 or self.cache_tokens < 1:
             raise ValueError("prefill_tokens_per_s and cache_tokens must be positive")
 
 
 class _Book:
-    """What is known of one backend. The cost of a request there is
-    `waiting_s + (in_flight + 1) * crowd_s + uncached_tokens * token_s`."""
+    """What is known of one backend. With n requests in flight, the cost of a request there is
+    `waiting_s + token_s * ((n + 1) * crowd * R0 + uncached_tokens * (own + n * delay))`."""
 
-    __slots__ = ("awaiting", "bit", "busy_s", "crowd_s", "decoding", "done", "pending", "seen_at", "token_s",
-                 "waiting_s")  # fmt: skip
+    __slots__ = ("awaiting", "bit", "busy_s", "done", "pending", "seen_at", "token_s", "waiting_s")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
         self.pending = 0.0
         self.awaiting = 0
-        self.decoding = 0
         self.done = 0.0
         self.busy_s = 0.0
         self.seen_at = 0.0
         self.waiting_s = 0.0
-        self.crowd_s = 0.0
         self.token_s = 0.0
 
 
 class _Placement:
     """The note on a request: where it went, and what was expected of it there."""
 
-    __slots__ = ("backend", "hit_blocks", "moment", "uncached")
+    __slots__ = ("awaits", "backend", "hit_blocks", "uncached")
 
     def __init__(self, uncached: float, hit_blocks: int) -> None:
         self.uncached = uncached
         self.hit_blocks = hit_blocks
         self.backend: Backend | None = None
-        self.moment = Moment.FINISHED
+        self.awaits = False
 
 
 class ExpectedCost:
-    """Least of `(P + own u + decoding d u) / R + crowd (n + 1) R0 / R`; equals at random.
+    """Least of `(P + own u + delay n u) / R + crowd (n + 1) R0 / R`; equals at random.
 
     P: prompt tokens sent there and not yet answered by a first token; u: this request's prompt tokens that are not in
-    the prefix cache there; d: requests that decode; n: requests in flight; R: learned prefill speed,
-    `(done + 3 R0) / (busy + 3 s)` over the time in which any request awaits its first token, both halved every 60 busy
-    seconds; R0: the first guess of it.
+    the prefix cache there; n: requests in flight; R: learned prefill speed, `(done + 3 R0) / (busy + 3 s)` over the
+    time in which any request awaits its first token, both halved every 60 busy seconds and counted when a first token
+    comes; R0: the first guess of it.
+
+    With the defaults that is the time to the first token, 0.15 of the time that others' tokens come later for it, and
+    a little for each other's company.
     """
 
-    __slots__ = ("_books", "_index", "_options", "_ratio", "_rng")
+    __slots__ = ("_books", "_crowd", "_delay", "_index", "_options", "_own", "_ratio", "_rng")
     options_type: ClassVar = ExpectedCostOptions
 
     def __init__(self, options: ExpectedCostOptions, rng: random.Random) -> None:
         self._options = options
+        self._own, self._delay = options.own, options.delay
+        self._crowd = options.crowd * options.prefill_tokens_per_s
         self._rng = rng
         self._index = PrefixIndex()
         self._ratio = TokenRatio()
@@ -99,14 +102,17 @@ class ExpectedCost:
         depths = self._index.match(prompt.blocks)
         lowest = _INFINITE
         equals: list[tuple[Backend, float, int]] = []
-        books = self._books
+        books, own, delay, crowd = self._books, self._own, self._delay, self._crowd
         for backend in candidates:
             book = books.get(backend)
             if book is None:
                 book = self._open(backend)
             hits = depths.get(book.bit, 0) if depths else 0
-            uncached = max(tokens - hits * block_tokens, 1.0)
-            cost = book.waiting_s + (backend.load.in_flight + 1) * book.crowd_s + uncached * book.token_s
+            uncached = tokens - hits * block_tokens if hits else tokens
+            if uncached < 1.0:
+                uncached = 1.0
+            others = backend.load.in_flight
+            cost = book.waiting_s + book.token_s * ((others + 1) * crowd + uncached * (own + others * delay))
             if backend.weight != backend.spec.weight:
                 # Slow start: it is to get so much less than its share.
                 cost *= backend.spec.weight / backend.weight
@@ -134,11 +140,12 @@ class ExpectedCost:
             book = self._books.get(backend) or self._open(backend)
             cached = min(depths.get(book.bit, 0) * BLOCK_BYTES * ratio, tokens)
             uncached = max(tokens - cached, 1.0)
-            slow_start = backend.spec.weight / backend.weight
+            slow_start, in_flight = backend.spec.weight / backend.weight, backend.load.in_flight
             terms = {
                 "waiting_s": book.waiting_s * slow_start,
-                "crowd_s": (backend.load.in_flight + 1) * book.crowd_s * slow_start,
-                "prompt_s": uncached * book.token_s * slow_start,
+                "crowd_s": (in_flight + 1) * self._crowd * book.token_s * slow_start,
+                "prompt_s": uncached * self._own * book.token_s * slow_start,
+                "delay_s": uncached * in_flight * self._delay * book.token_s * slow_start,
             }
             told.append(
                 {
@@ -147,10 +154,8 @@ class ExpectedCost:
                     "cached_tokens": cached,
                     "uncached_tokens": uncached,
                     "pending_tokens": book.pending,
-                    "decoding": float(book.decoding),
-                    "in_flight": float(backend.load.in_flight),
-                    "prefill_tokens_per_s": (self._options.own + self._options.decoding * book.decoding)
-                    / book.token_s,
+                    "in_flight": float(in_flight),
+                    "prefill_tokens_per_s": 1 / book.token_s,
                 }
             )
         return told
@@ -160,30 +165,28 @@ class ExpectedCost:
         if not isinstance(note, _Placement):
             return
         book = self._books.get(backend) or self._open(backend)
-        self._pass_time(book, now)
         if moment is Moment.SENT:
-            note.backend, note.moment = backend, moment
+            note.backend, note.awaits = backend, True
+            if not book.awaiting:
+                book.seen_at = now
             book.pending += note.uncached
             book.awaiting += 1
             self._index.insert(backend, request.prompt.blocks, self._capacity(backend, request))
         elif note.backend is not backend:
             return
         else:
-            if note.moment is Moment.SENT:
+            if note.awaits:
+                note.awaits = False
+                self._pass_time(book, now)
                 book.pending = max(book.pending - note.uncached, 0.0) if book.awaiting > 1 else 0.0
                 book.awaiting -= 1
                 if moment is not Moment.FAILED:
                     book.done += note.uncached
-                if moment is Moment.FIRST_TOKEN:
-                    book.decoding += 1
-            elif note.moment is Moment.FIRST_TOKEN and moment is not Moment.FIRST_TOKEN:
-                book.decoding -= 1
-            note.moment = moment
             if moment is Moment.FINISHED:
                 self._learn(backend, request, note)
             if moment is not Moment.FIRST_TOKEN:
                 note.backend = None
-        self._price(book)
+        self._price(book, now)
 
     def forget(self, backend: Backend) -> None:
         self._books.pop(backend, None)
@@ -191,24 +194,25 @@ class ExpectedCost:
 
     def _open(self, backend: Backend) -> _Book:
         book = self._books[backend] = _Book(self._index.bit(backend))
-        self._price(book)
+        self._price(book, 0.0)
         return book
 
     def _pass_time(self, book: _Book, now: float) -> None:
         passed = now - book.seen_at
         book.seen_at = now
-        if book.awaiting and passed > 0:
+        if passed > 0:
             kept = 0.5 ** (passed / _HALF_LIFE_S)
             book.done *= kept
             book.busy_s = book.busy_s * kept + passed
 
-    def _price(self, book: _Book) -> None:
-        options = self._options
-        first_guess = options.prefill_tokens_per_s
-        speed = (book.done + _PRIOR_S * first_guess) / (book.busy_s + _PRIOR_S)
-        book.waiting_s = book.pending / speed
-        book.crowd_s = options.crowd * first_guess / speed
-        book.token_s = (options.own + options.decoding * book.decoding) / speed
+    def _price(self, book: _Book, now: float) -> None:
+        first_guess = self._options.prefill_tokens_per_s
+        done, busy_s = book.done + _PRIOR_S * first_guess, book.busy_s + _PRIOR_S
+        if book.awaiting:
+            # All that waits there should have been answered by now.
+            busy_s += max(now - book.seen_at - book.pending * busy_s / done, 0.0)
+        book.token_s = busy_s / done
+        book.waiting_s = book.pending * book.token_s
 
     def _capacity(self, backend: Backend, request: Request) -> int:
         return capacity_blocks(backend, self._options.cache_tokens, self._ratio.ratio(request.model))

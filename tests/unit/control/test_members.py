@@ -1,8 +1,9 @@
 import socket
+from dataclasses import replace
 
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.members import is_same_server, merge, specs
-from llmproxy.core.backend import Backend
+from llmproxy.core.backend import Backend, BackendSpec, GpuSpec
 
 
 def config(*backends):
@@ -90,3 +91,11 @@ def test_only_weight_and_concurrency_leave_a_server_the_same():
     ]:
         changed = type(spec)(**{name: getattr(spec, name) for name in type(spec).__slots__} | changes)
         assert is_same_server(plain, changed) is same, changes
+
+
+def test_another_gpu_makes_no_other_server():
+    one = BackendSpec(id="b", url="http://a", gpu=GpuSpec(device=0))
+    [backend] = merge((), [one])
+    [kept] = merge([backend], [replace(one, gpu=GpuSpec(device=1))])
+    assert kept is backend
+    assert kept.spec.gpu == GpuSpec(device=1)

@@ -150,6 +150,21 @@ async def test_without_dev_mode_the_gauge_decides_and_the_routes_are_left_alone_
     assert engine.asked == ["/is_sleeping", "/is_paused", "/metrics"]
 
 
+@pytest.mark.parametrize("asleep", [True, False])
+async def test_what_the_scraper_read_a_moment_ago_need_not_be_read_again(asleep):
+    check = SleepCheck(ManualClock())
+    engine = Engine(metrics=AWAKE_PAGE if asleep else ASLEEP_PAGE)
+    assert await check.ask(engine.fetch, asleep) is asleep
+    assert "/metrics" not in engine.asked
+    assert await check.ask(engine.fetch) is not asleep
+
+
+async def test_the_routes_know_better_than_the_gauge():
+    for sleeping, paused in [(True, False), (False, True), (False, False)]:
+        check = SleepCheck(ManualClock())
+        assert await check.ask(Engine(**flags(sleeping, paused)).fetch, not sleeping) is (sleeping or paused)
+
+
 async def test_a_server_that_cannot_say_is_awake_and_soon_left_alone():
     check = SleepCheck(ManualClock())
     engine = Engine(metrics=b"llamacpp:requests_processing 0\n", is_sleeping=b"<html>", is_paused=405)

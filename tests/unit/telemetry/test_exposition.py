@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmproxy.core.backend import Backend, BackendSpec, Status
+from llmproxy.core.backend import Backend, BackendSpec, Gauges, GpuGauges, Status
+from llmproxy.core.clock import ManualClock
 from llmproxy.telemetry.exposition import Exposition
+from llmproxy.telemetry.gauges import readers
 from llmproxy.telemetry.metrics import Metrics
 from llmproxy.telemetry.table import TABLE, Kind
 
@@ -53,8 +55,23 @@ def busy_metrics() -> Metrics:
     metrics.reloaded(True, 1.5e9)
     backend = Backend(BackendSpec("b0", "http://10.0.0.1:8000", weight=3.0, max_concurrency=64), status=Status.OPEN)
     backend.load.enter()
+    gpu = GpuGauges(
+        9.0,
+        utilization=0.5,
+        memory_used_bytes=1e9,
+        memory_total_bytes=8e10,
+        power_w=250.5,
+        temperature_c=61,
+        throttled=True,
+        ecc_errors=0,
+    )
+    backend.gauges = Gauges(8.0, running=3, waiting=0, kv_usage=0.25, kv_tokens=87360, gpu=gpu, max_age_s=5.0)
     metrics.watch(lambda: [LivePool("p", [backend])])
     metrics.read("llmproxy_breaker_state", lambda: {("p", "b0"): 2})
+    for name, read in readers(metrics.pools, lambda: 10.0).items():
+        metrics.read(name, read)
+    metrics.read("llmproxy_scrapes_total", lambda: {("p", "b0", "engine", "ok"): 7})
+    metrics.read("llmproxy_backend_hangs_total", lambda: {("p", "b0"): 1})
     metrics.read("llmproxy_queue_waiting", lambda: {"p": 4})
     metrics.read("llmproxy_connections", lambda: {"downstream": 5})
     metrics.read("llmproxy_connections", lambda: {("upstream",): 6})
@@ -64,6 +81,29 @@ def busy_metrics() -> Metrics:
     metrics.read("llmproxy_buffered_body_bytes", lambda: 1024)
     metrics.read("llmproxy_access_log_dropped_total", lambda: 8)
     return metrics
+
+
+def test_what_backends_say_of_themselves_is_shown_while_it_counts() -> None:
+    backend = Backend(BackendSpec("b0", "http://10.0.0.1:8000"))
+    backend.gauges = Gauges(8.0, running=0.0, gpu=GpuGauges(4.0, utilization=0.5, throttled=False), max_age_s=5.0)
+    metrics, now = Metrics(), ManualClock(9.0)
+    for name, read in readers(lambda: [LivePool("p", [backend])], now).items():
+        metrics.read(name, read)
+    key = {"pool": "p", "backend": "b0"}
+
+    def shown() -> dict[str, float]:
+        return {name: found for (name, labels), found in scrape(metrics).items() if dict(labels) == key}
+
+    assert shown() == {
+        "llmproxy_backend_running": 0.0,
+        "llmproxy_backend_gauges_age_seconds": 1.0,
+        "llmproxy_backend_gpu_utilization_ratio": 0.5,
+        "llmproxy_backend_gpu_throttled": 0.0,
+    }
+    now.advance(1.0)
+    assert shown().keys() == {"llmproxy_backend_running", "llmproxy_backend_gauges_age_seconds"}
+    now.advance(10.0)
+    assert shown() == {"llmproxy_backend_gauges_age_seconds": 12.0}, "unknown, not zero"
 
 
 def test_every_row_of_the_table_gets_its_samples_with_its_labels() -> None:

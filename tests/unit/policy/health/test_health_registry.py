@@ -385,3 +385,45 @@ class TestCache:
         two.health._refresh = None  # would raise when called
         two.clock.advance(8.0)
         assert two.candidates == ["b1"]
+
+
+class TestProgress:
+    def test_one_that_hangs_is_out_at_once_and_back_at_once(self, pool):
+        two = pool(2).up()
+        two.health.hung(two.members[0], True, two.clock())
+        assert (two.status(0), two.candidates) == ("unhealthy", ["b1"])
+        two.probe(ProbeResult.OK, 0, times=5)
+        assert two.candidates == ["b1"], "its /health is fine all the while"
+        two.health.hung(two.members[0], False, two.clock())
+        assert (two.status(0), two.candidates) == ("healthy", ["b0", "b1"])
+        assert two.changes == [("b0", "healthy", "unhealthy"), ("b0", "unhealthy", "healthy")]
+
+    def test_it_comes_back_slowly(self, pool):
+        two = pool(2, slow_start_s=30.0).up()
+        two.health.hung(two.members[0], True, two.clock())
+        two.health.hung(two.members[0], False, two.clock())
+        assert two.members[0].weight == pytest.approx(0.1)
+        two.clock.advance(31)
+        assert two.candidates == ["b0", "b1"]
+        assert two.members[0].weight == 1.0
+
+    def test_when_all_hang_they_are_tried(self, pool):
+        two = pool(2).up()
+        for member in two.members:
+            two.health.hung(member, True, two.clock())
+        assert two.candidates == ["b0", "b1"]
+
+    def test_what_weighs_more_shows(self, pool):
+        two = pool(2).up()
+        two.health.hung(two.members[0], True, two.clock())
+        two.probe(ProbeResult.SLEEPING, 0)
+        assert two.status(0) == "sleeping"
+        two.probe(ProbeResult.OK, 0)
+        assert two.status(0) == "unhealthy"
+        two.health.drain(two.members[0], two.clock())
+        assert two.status(0) == "draining"
+
+    def test_strangers_are_of_no_interest(self, pool):
+        two = pool(2).up()
+        two.health.hung(Backend(BackendSpec(id="x", url="http://x")), True, two.clock())
+        assert two.candidates == ["b0", "b1"]

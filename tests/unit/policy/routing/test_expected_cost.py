@@ -42,20 +42,25 @@ def cost(made, backend, asked, now=0.0):
 
 def test_idle_backends_cost_their_own_prompt_and_one_place():
     made, (one,) = policy(), fleet(1)
-    assert cost(made, one, request(2000)) == pytest.approx(1.5 * 2000 / R0 + 0.05)
+    assert cost(made, one, request(2000)) == pytest.approx(2000 / R0 + 0.05)
 
 
-def test_what_awaits_its_first_token_counts_and_then_decodes():
+def test_what_awaits_its_first_token_counts_and_all_in_flight_are_delayed():
     made, (one,) = policy(), fleet(1)
     sent = place(made, one, 4000, 0.0)
-    assert cost(made, one, request(2000)) == pytest.approx((4000 + 1.5 * 2000) / R0 + 0.05 * 2)
+    assert cost(made, one, request(2000)) == pytest.approx((4000 + 2000 + 0.15 * 2000) / R0 + 0.05 * 2)
     made.observe(Moment.FIRST_TOKEN, one, sent, 0.0)
-    assert cost(made, one, request(2000)) == pytest.approx(
-        (1.5 * 2000 + 0.2 * 1 * 2000) / ((4000 + 3 * R0) / 3) + 0.05 * 2 * R0 / ((4000 + 3 * R0) / 3)
-    )
+    speed = (4000 + 3 * R0) / 3
+    assert cost(made, one, request(2000)) == pytest.approx((2000 + 0.15 * 2000) / speed + 0.05 * 2 * R0 / speed)
     one.load.leave()
     made.observe(Moment.FINISHED, one, sent, 0.0)
-    assert made.explain((one,), request(1), 0.0)[0]["decoding"] == 0
+    assert cost(made, one, request(2000)) == pytest.approx(2000 / speed + 0.05 * R0 / speed)
+
+
+def test_the_weights_are_options():
+    made, (one,) = policy(own=2.0, delay=1.0, crowd=0.5), fleet(1)
+    place(made, one, 4000, 0.0)
+    assert cost(made, one, request(2000)) == pytest.approx((4000 + 2 * 2000 + 2000) / R0 + 0.5 * 2)
 
 
 def test_speed_is_learned_over_busy_time_only():
@@ -71,13 +76,33 @@ def test_speed_is_learned_over_busy_time_only():
     assert speed == pytest.approx((6000 * kept + 3000 + 3 * R0) / (3.0 * kept + 3.0 + 3.0))
 
 
+def test_time_spent_on_a_prompt_counts_when_it_is_done():
+    made, (one,) = policy(), fleet(1)
+    sent = place(made, one, 6000, 0.0)
+    # Three of the six seconds that were expected: no reason to think it slow, nor to think it fast.
+    place(made, one, 500, 3.0)
+    assert made.explain((one,), request(1), 3.0)[0]["prefill_tokens_per_s"] == R0
+    made.observe(Moment.FIRST_TOKEN, one, sent, 3.0)
+    speed = made.explain((one,), request(1), 3.0)[0]["prefill_tokens_per_s"]
+    assert speed == pytest.approx((6000 + 3 * R0) / 6.0)
+
+
+def test_who_is_long_overdue_is_slow():
+    made, (one,) = policy(), fleet(1)
+    place(made, one, 1000, 0.0)
+    place(made, one, 1000, 10.0)
+    # Two seconds' work after ten seconds.
+    speed = made.explain((one,), request(1), 10.0)[0]["prefill_tokens_per_s"]
+    assert speed == pytest.approx(3 * R0 / (3.0 + 8.0))
+
+
 @pytest.mark.parametrize("moment", [Moment.FAILED, Moment.FINISHED])
 def test_an_attempt_that_ends_without_a_token_waits_no_more(moment):
     made, (one,) = policy(), fleet(1)
     sent = place(made, one, 4000, 0.0)
     made.observe(moment, one, sent, 0.0)
     told = made.explain((one,), request(1), 0.0)[0]
-    assert (told["pending_tokens"], told["decoding"]) == (0.0, 0.0)
+    assert told["pending_tokens"] == 0.0
     # What is told of it later, or twice, changes nothing.
     made.observe(Moment.FINISHED, one, sent, 0.0)
     assert made.explain((one,), request(1), 0.0) == [told]
