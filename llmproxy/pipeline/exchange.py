@@ -177,7 +177,7 @@ class Exchange:
             reader.drop_usage = self.injects_usage
             reader.expects_done = upstream.until_close and self.route.path in ENDS_WITH_DONE
         elif head.content_type.startswith(b"application/json") or upstream.status >= 400:
-            reader = WholeReader(self, clock)
+            reader = WholeReader(self, clock, is_error=upstream.status >= 400)
         else:
             reader = PlainReader(self, clock)
         reader.wants_response_id = self.route.responses and upstream.status < 300

@@ -18,7 +18,7 @@ def request_head(x: Exchange, target: Target, link: Link) -> bytes:
     path = request.target
     if path != x.route.path:
         path = wire_path(request.raw_path)
-        if b"?" in request.target:
+        if request.target.find(b"?") >= 0:
             path = b"%b?%b" % (path, request.query)
     authorization = target.terms.authorization or request.authorization
     peer, proto, host = connection.peer_ip.encode(), None, None

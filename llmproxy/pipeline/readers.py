@@ -114,10 +114,12 @@ class PlainReader(AnswerReader):
 class WholeReader(AnswerReader):
     """A non-stream JSON answer: held whole up to `HELD_MAX_BYTES`, then passed."""
 
-    __slots__ = ("_parts", "_size")
+    __slots__ = ("_parts", "_size", "is_error")
 
-    def __init__(self, watcher: Watcher, clock: Callable[[], float]) -> None:
+    def __init__(self, watcher: Watcher, clock: Callable[[], float], *, is_error: bool = False) -> None:
         super().__init__(watcher, clock)
+        self.is_error = is_error
+        """The answer's status is one of an error."""
         self._parts: list[bytes] | None = []
         self._size = 0
 
@@ -140,7 +142,7 @@ class WholeReader(AnswerReader):
             return PASS
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts = None
-        self.says_full = says_full(body)
+        self.says_full = self.is_error and says_full(body)
         if is_cut_short(body):
             self.failure = Outcome.ENGINE_ABORT
         if self.wants_response_id:

@@ -1,6 +1,7 @@
 """What each header field means to a proxy: which end here, which are read, which travel on (RFC 9110, 7.6)."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from llmproxy.core.errors import BadRequest
@@ -71,8 +72,9 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
 
+@lru_cache(maxsize=256)
 def is_host(value: bytes) -> bool:
-    """Whether `value` is a host with an optional port (RFC 3986, 3.2.2)."""
+    """Whether `value` is a host with an optional port (RFC 3986, 3.2.2). Clients send the same few again and again."""
     return _HOST.fullmatch(value) is not None
 
 

@@ -144,7 +144,7 @@ class InboundRequest:
                 if not self.host:
                     raise BadRequest("the request target has no host", code="invalid_target")
             target = rest
-        if not target.isascii() or b"#" in target:
+        if not target.isascii() or target.find(b"#") >= 0:
             raise BadRequest("the request target has characters that must be percent-encoded", code="invalid_target")
         if self.host and not fields.is_host(self.host):
             raise BadRequest("the Host header is malformed", code="invalid_host")

@@ -233,7 +233,7 @@ def test_whole_answers_given_up(body: bytes, given_up: bool) -> None:
     class Watch:
         def first(self, now: float) -> None: ...
 
-    reader = WholeReader(Watch(), lambda: 10.0)
+    reader = WholeReader(Watch(), lambda: 10.0, is_error=True)
     assert reader.read(body) is HOLD
     reader.end()
     assert (reader.failure is Outcome.ENGINE_ABORT) is given_up
@@ -248,7 +248,7 @@ def test_whole_answers_tell_their_tokens_in_every_dialect() -> None:
         b'{"input_tokens":33,"output_tokens":4,"input_tokens_details":{"cached_tokens":32}}',
         b'{"input_tokens":1,"output_tokens":4,"cache_creation_input_tokens":0,"cache_read_input_tokens":32}',
     ):
-        reader = WholeReader(Watch(), lambda: 10.0)
+        reader = WholeReader(Watch(), lambda: 10.0, is_error=True)
         reader.read(b'{"usage":%b}' % usage)
         reader.end()
         assert (reader.tokens.prompt, reader.tokens.completion, reader.tokens.cached) == (33, 4, 32)
