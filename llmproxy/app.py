@@ -18,8 +18,8 @@ from llmproxy.control.progress import ProgressWatch
 from llmproxy.control.registrar import Registrar
 from llmproxy.control.reload import Reloader, ReloadResult, Trigger
 from llmproxy.control.resolver import Resolver
-from llmproxy.control.status_log import StatusLog
 from llmproxy.control.signals.scraper import Scraper
+from llmproxy.control.status_log import StatusLog
 from llmproxy.core.backend import Backend, Status
 from llmproxy.core.errors import ProxyError
 from llmproxy.core.outcome import Outcome

@@ -8,7 +8,7 @@ from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
 from llmproxy.pipeline.exchange import Exchange, Phase
 from llmproxy.policy.health.progress import Work
-from llmproxy.wire.downstream import Downstream
+from llmproxy.wire.client import ClientConnection
 
 BYTES_PER_TOKEN: Final = 3.0
 TOKENS_MAX: Final = 2_000_000.0
@@ -21,7 +21,7 @@ _NO_WORK: Final = Work()
 class InFlight:
     """`work(backend)` goes through all connections at most once a second, however many backends there are."""
 
-    def __init__(self, connections: Callable[[], Iterable[Downstream]], clock: Clock) -> None:
+    def __init__(self, connections: Callable[[], Iterable[ClientConnection]], clock: Clock) -> None:
         self._connections = connections
         self._clock = clock
         self._seen_at = float("-inf")
@@ -42,7 +42,7 @@ class InFlight:
     def _exchanges(self) -> Iterator[Exchange]:
         """Every request that an engine is computing, as far as can be seen from here."""
         for connection in self._connections():
-            x = connection._exchange
+            x = connection.under_way
             if (
                 isinstance(x, Exchange)
                 and x.phase in _AT_A_BACKEND

@@ -71,9 +71,10 @@ pools:
     upstream_key: "${file:/run/secrets/vllm-key}"
 ```
 
-Policies: `least_connections` (the default), `round_robin`, `random`, `weighted`, `power_of_two`, `ip_hash` and
-`session_affinity`. A backend's id must be unique among all pools, because metrics, logs and headers show nothing else
-of it.
+Policies: `least_connections` (the default), `expected_cost` (recommended for LLMs), `prefix_affinity`, `scored`,
+`kv_headroom`, `gpu_utilization`, `round_robin`, `random`, `weighted`, `power_of_two`, `ip_hash` and `session_affinity`
+(see [Choosing a backend](routing.md)). A backend's id must be unique among all pools, because metrics, logs and headers
+show nothing else of it.
 
 """,
     "models": """\

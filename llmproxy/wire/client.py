@@ -28,6 +28,11 @@ class ClientConnection(asyncio.Protocol):
         return self.transport.is_closing()
 
     @property
+    def under_way(self) -> object | None:
+        """The exchange that runs, as whoever began it made it."""
+        raise NotImplementedError
+
+    @property
     def write_paused(self) -> bool:
         """Whether the client has fallen behind; pause whatever feeds it."""
         raise NotImplementedError

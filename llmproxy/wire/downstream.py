@@ -79,6 +79,10 @@ class Downstream(Intake):
 
     # -- for the handler -------------------------------------------------------------------------------------------
 
+    @property
+    def under_way(self) -> object | None:
+        return self._exchange
+
     def finish(self, request: InboundRequest, keep_alive: bool) -> None:
         self._exchange = None
         if self.transport.is_closing():

@@ -95,7 +95,8 @@ class TestParse:
 class TestRegistry:
     def test_every_policy_of_the_issue_is_there(self):
         wanted = {"round_robin", "random", "least_connections", "weighted", "power_of_two", "ip_hash"}
-        assert set(registry.POLICIES) == wanted | {"session_affinity"}
+        wanted |= {"session_affinity", "expected_cost", "prefix_affinity", "scored", "kv_headroom", "gpu_utilization"}
+        assert set(registry.POLICIES) == wanted
 
     def test_unknown_name_suggests(self):
         with pytest.raises(
