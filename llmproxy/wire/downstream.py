@@ -205,7 +205,9 @@ class Downstream(Intake):
             self._exchange = exchange
 
     def _next(self) -> None:
-        if self._exchange is None and self._waiting and not self._write_paused and not self.transport.is_closing():
+        if self._exchange is not None or self._write_paused or self._linger is not None or self.transport.is_closing():
+            return
+        if self._waiting:
             request = self._waiting.pop(0)
             self._waiting_bytes -= _waiting_size(request)
             if self._reading_paused and not self._waiting and not request.streamed:

@@ -277,3 +277,17 @@ async def test_a_body_in_tiny_chunks_costs_little_more_than_its_bytes(limit):
     assert wire.handler.seen[0].body == b"xy" * (size // 2)
     await hang_up(transport)
     wire.assert_clean()
+
+
+async def test_behind_a_last_answer_nothing_is_begun_however_late_it_is_taken():
+    wire = Wire(RecordingHandler(later=True))
+    transport = wire.connect()
+    await feed(transport, b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(2)))
+    transport.stuck = True
+    wire.handler.exchanges[0].answer(b"x" * 100_000, keep_alive=False)
+    await settle()
+    transport.drain()
+    await settle()
+    assert [exchange.request.target for exchange in wire.handler.exchanges] == [b"/0"]
+    await hang_up(transport)
+    wire.assert_clean()

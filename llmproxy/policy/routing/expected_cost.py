@@ -29,14 +29,17 @@ class ExpectedCostOptions:
     others' next tokens are late."""
     crowd: float = 0.05
     """Seconds that each request in flight counts for on a backend of first-guess speed."""
+    alike: float = 0.1
+    """Costs that exceed the least by no more than this share count as equal: they are not known any better, and an idle
+    fleet is not to be one busy backend."""
     prefill_tokens_per_s: float = 10_000.0
     """First guess of a backend's prefill speed."""
     cache_tokens: int = 400_000
     """Size of a backend's KV cache until its metrics tell."""
 
     def __post_init__(self) -> None:
-        if min(self.own, self.delay, self.crowd) < 0:
-            raise ValueError("the weights own, delay and crowd cannot be negative")
+        if min(self.own, self.delay, self.crowd, self.alike) < 0:
+            raise ValueError("own, delay, crowd and alike cannot be negative")
         if self.prefill_tokens_per_s <= 0 or self.cache_tokens < 1:
             raise ValueError("prefill_tokens_per_s and cache_tokens must be positive")
 
@@ -74,25 +77,41 @@ class ExpectedCost:
     """Least of `(P + own u + delay n u) / R + crowd (n + 1) R0 / R`; equals at random.
 
     P: prompt tokens sent there and not yet answered by a first token; u: this request's prompt tokens that are not in
-    the prefix cache there; n: requests in flight; R: learned prefill speed, `(done + 3 R0) / (busy + 3 s)` over the
-    time in which any request awaits its first token, both halved every 60 busy seconds and counted when a first token
-    comes; R0: the first guess of it.
+    the prefix cache there; n: requests in flight; R: learned prefill speed, `(done + 3 Rb) / (busy + 3 s)`, at most Rb,
+    over the time in which any request awaits its first token, both halved every 60 busy seconds and counted when a
+    first token comes; R0: the first guess of it; Rb: R0, or the speed of the fastest backend where that is more, so
+    that what has never been tried is not thought of as slow. Costs within a tenth of the least are equal.
 
     With the defaults that is the time to the first token, 0.15 of the time that others' tokens come later for it, and
     a little for each other's company.
     """
 
-    __slots__ = ("_books", "_crowd", "_delay", "_index", "_options", "_own", "_ratio", "_rng")
+    __slots__ = (
+        "_best",
+        "_books",
+        "_crowd",
+        "_delay",
+        "_fastest",
+        "_index",
+        "_limit",
+        "_options",
+        "_own",
+        "_ratio",
+        "_rng",
+    )
     options_type: ClassVar = ExpectedCostOptions
 
     def __init__(self, options: ExpectedCostOptions, rng: random.Random) -> None:
         self._options = options
         self._own, self._delay = options.own, options.delay
+        self._limit = 1.0 + options.alike
         self._crowd = options.crowd * options.prefill_tokens_per_s
         self._rng = rng
         self._index = PrefixIndex()
         self._ratio = TokenRatio()
         self._books: dict[Backend, _Book] = {}
+        self._best = options.prefill_tokens_per_s
+        self._fastest: _Book | None = None
 
     def pick(self, candidates: Sequence[Backend], request: Request, now: float) -> Backend:
         prompt = request.prompt
@@ -101,7 +120,7 @@ class ExpectedCost:
         block_tokens = BLOCK_BYTES * ratio
         depths = self._index.match(prompt.blocks)
         lowest = _INFINITE
-        equals: list[tuple[Backend, float, int]] = []
+        costs: list[tuple[float, Backend, float, int]] = []
         books, own, delay, crowd = self._books, self._own, self._delay, self._crowd
         for backend in candidates:
             book = books.get(backend)
@@ -116,11 +135,11 @@ class ExpectedCost:
             if backend.weight != backend.spec.weight:
                 # Slow start: it is to get so much less than its share.
                 cost *= backend.spec.weight / backend.weight
+            costs.append((cost, backend, uncached, hits))
             if cost < lowest:
                 lowest = cost
-                equals = [(backend, uncached, hits)]
-            elif cost == lowest:
-                equals.append((backend, uncached, hits))
+        limit = lowest * self._limit
+        equals = [(b, u, h) for c, b, u, h in costs if c <= limit]
         if len(equals) == 1:
             chosen, uncached, hits = equals[0]
             request.reason = "prefix" if hits else "load"
@@ -189,7 +208,9 @@ class ExpectedCost:
         self._price(book, now)
 
     def forget(self, backend: Backend) -> None:
-        self._books.pop(backend, None)
+        book = self._books.pop(backend, None)
+        if book is not None and book is self._fastest:
+            self._fastest, self._best = None, self._options.prefill_tokens_per_s
         self._index.forget(backend)
 
     def _open(self, backend: Backend) -> _Book:
@@ -206,13 +227,35 @@ class ExpectedCost:
             book.busy_s = book.busy_s * kept + passed
 
     def _price(self, book: _Book, now: float) -> None:
-        first_guess = self._options.prefill_tokens_per_s
-        done, busy_s = book.done + _PRIOR_S * first_guess, book.busy_s + _PRIOR_S
+        if self._compare(book):
+            # Those of whom less is known are thought of differently now.
+            for one in self._books.values():
+                if not one.awaiting:
+                    one.token_s = 1 / self._speed(one, 0.0)
+        overdue_s = 0.0
         if book.awaiting:
             # All that waits there should have been answered by now.
-            busy_s += max(now - book.seen_at - book.pending * busy_s / done, 0.0)
-        book.token_s = busy_s / done
+            overdue_s = max(now - book.seen_at - book.pending / self._speed(book, 0.0), 0.0)
+        book.token_s = 1 / self._speed(book, overdue_s)
         book.waiting_s = book.pending * book.token_s
+
+    def _speed(self, book: _Book, overdue_s: float) -> float:
+        """Rb until the backend has been seen to be slower."""
+        return min((book.done + _PRIOR_S * self._best) / (book.busy_s + overdue_s + _PRIOR_S), self._best)
+
+    def _compare(self, book: _Book) -> bool:
+        """Keep Rb true: the speed of the fastest backend, or the first guess where that is more."""
+        first_guess, before = self._options.prefill_tokens_per_s, self._best
+
+        def seen(one: _Book) -> float:
+            return (one.done + _PRIOR_S * first_guess) / (one.busy_s + _PRIOR_S)
+
+        if seen(book) >= before:
+            self._fastest, self._best = book, seen(book)
+        elif book is self._fastest:
+            self._fastest = max(self._books.values(), key=seen)
+            self._best = max(seen(self._fastest), first_guess)
+        return self._best != before
 
     def _capacity(self, backend: Backend, request: Request) -> int:
         return capacity_blocks(backend, self._options.cache_tokens, self._ratio.ratio(request.model))
