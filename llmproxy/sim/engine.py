@@ -131,8 +131,9 @@ class Engine(Generic[S]):
         ends_at, decodes = self._step_ends_at, self._decodes
         if ends_at is None or ends_at >= before or self._prefills or self._prefilling or self._paced or self._paused:
             return
-        if len(decodes) != len(self._decoding) or not self._is_stuck():
+        if len(decodes) != len(self._decoding):
             return
+        # Who waits goes on waiting: such steps make no room.
         decoding, kv_tokens, step_s = len(decodes), self._kv_tokens, self._step_s
         steps, left = 0, min([sequence.milestone - sequence.generated for sequence in decodes]) - 1
         while steps < left and ends_at < before:

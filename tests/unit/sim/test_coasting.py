@@ -77,7 +77,7 @@ def test_it_stops_before_the_given_moment() -> None:
     assert lone.generated in (10, 11)
 
 
-def test_it_waits_for_whoever_can_be_given_a_place() -> None:
+def test_it_waits_for_a_prompt_that_is_to_be_computed() -> None:
     engine: Engine[Sequence] = Engine(EngineOptions(ttft_s=0.0))
     engine.submit(Sequence(1, 1000), 0.0)
     engine.advance(0.0)
@@ -99,3 +99,13 @@ def test_a_sequence_waits_until_a_step_has_tokens_for_it() -> None:
     assert engine.untouched == 1
     engine.advance(engine.due or 0.0)
     assert engine.untouched == 0
+
+
+def test_who_stood_behind_one_that_did_not_fit_gets_its_place_when_that_one_is_aborted() -> None:
+    engine: Engine[Sequence] = Engine(EngineOptions(kv_blocks=10, block_size=4))
+    first, large, small = Sequence(24, 1), Sequence(30, 1), Sequence(8, 1)
+    for sequence in (first, large, small):
+        engine.submit(sequence, 0.0)
+    assert (engine.running, engine.waiting) == (1, 2)
+    assert engine.abort(large, 0.0)
+    assert (engine.running, engine.waiting) == (2, 0)

@@ -57,6 +57,31 @@ def test_what_awaits_its_first_token_counts_and_all_in_flight_are_delayed():
     assert cost(made, one, request(2000)) == pytest.approx(2000 / speed + 0.05 * R0 / speed)
 
 
+def test_the_choice_is_among_the_least_of_the_costs_that_are_told():
+    made, candidates, dice = policy(), fleet(6), random.Random(5)
+    for number in range(300):
+        asked = request(dice.randint(1, 9000), [number % 9, number % 4])
+        costs = [told["cost"] for told in made.explain(candidates, asked, float(number))]
+        chosen = made.pick(candidates, asked, float(number))
+        assert costs[candidates.index(chosen)] <= min(costs) * 1.1 + 1e-9
+        chosen.load.enter()
+        made.observe(Moment.SENT, chosen, asked, float(number))
+        if dice.random() < 0.7:
+            made.observe(Moment.FIRST_TOKEN, chosen, asked, number + dice.random())
+
+
+def test_the_untried_are_thought_of_as_no_slower_than_the_fastest():
+    made, (one, other) = policy(), fleet(2)
+    sent = place(made, one, 9000, 0.0)
+    made.observe(Moment.FIRST_TOKEN, one, sent, 0.1)
+    one.load.leave()
+    made.observe(Moment.FINISHED, one, sent, 0.1)
+    here, there = made.explain((one, other), request(1000), 1.0)
+    assert here["prefill_tokens_per_s"] == there["prefill_tokens_per_s"] > R0
+    made.forget(one)
+    assert made.explain((other,), request(1000), 1.0)[0]["uncached_tokens"] == 1000
+
+
 def test_the_weights_are_options():
     made, (one,) = policy(own=2.0, delay=1.0, crowd=0.5), fleet(1)
     place(made, one, 4000, 0.0)
