@@ -16,10 +16,11 @@ HOT = {
         "relay settings upstream watchers"
     ),
     "llmproxy/pipeline": (
-        "account answer answering classify exchange handler heads ids links readers room routes site snapshot terms "
-        "tries upload"
+        "account answer answering classify events exchange handler heads ids links readers room routes site snapshot "
+        "terms tries upload"
     ),
     "llmproxy/policy/health": "breaker registry slow_start window",
+    "llmproxy/policy/retry": "budget",
     "llmproxy/policy/routing": "least_connections round_robin",
     "llmproxy/telemetry": "line metrics writer",
 }

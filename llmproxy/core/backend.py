@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from llmproxy.core.board import Load, LocalLoad
+from llmproxy.core.enums import plain
 
 
+@plain
 class Status(Enum):
     """Whether a backend may be given work. Written by the health registry only; the value is the label."""
 

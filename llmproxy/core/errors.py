@@ -2,7 +2,10 @@
 
 from enum import Enum
 
+from llmproxy.core.enums import plain
 
+
+@plain
 class Blame(Enum):
     """Who has to act."""
 

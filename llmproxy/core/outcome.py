@@ -1,8 +1,12 @@
 """How an attempt at a backend ended: the vocabulary shared by health, retries, routing and telemetry."""
 
 from enum import Enum
+from typing import Final
+
+from llmproxy.core.enums import plain
 
 
+@plain
 class Outcome(Enum):
     """The end of one attempt. The value is the label used in logs and metrics."""
 
@@ -50,3 +54,6 @@ class Outcome(Enum):
 _NEUTRAL = frozenset({Outcome.OK, Outcome.BUSY, Outcome.ABANDONED, Outcome.DEADLINE})
 _LOSSES = frozenset({Outcome.REFUSED, Outcome.RESET})
 _CRASHES = frozenset({Outcome.RESET, Outcome.CUT})
+
+LABELS: Final = {outcome: outcome.value for outcome in Outcome}
+"""The values, for once a request: `.value` runs Python code."""

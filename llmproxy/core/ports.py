@@ -5,10 +5,12 @@ from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from llmproxy.core.backend import Backend, Status
+from llmproxy.core.enums import plain
 from llmproxy.core.outcome import Outcome
 from llmproxy.core.request import Request
 
 
+@plain
 class Moment(Enum):
     """What a routing policy is told of a request it placed."""
 
@@ -39,6 +41,7 @@ class Explaining(Protocol):
         sum."""
 
 
+@plain
 class ProbeResult(Enum):
     """What an active probe saw."""
 

@@ -6,7 +6,7 @@ Setting a signal resumes the coroutine in the same call stack, so whoever sets o
 its own state first. `Steps.cancel` throws at the current await, and `finally` blocks and `with` run at once.
 """
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -60,12 +60,13 @@ class Signal(Generic[T]):
 class Steps:
     """Drives one coroutine. `on_end(error)` is called once, when it returned (None) or raised."""
 
-    __slots__ = ("_cancelled", "_coro", "_on_end", "_waiting", "ended")
+    __slots__ = ("_cancelled", "_coro", "_next", "_on_end", "_waiting", "ended")
 
     def __init__(
         self, coro: Coroutine[Signal[Any], None, None], on_end: Callable[[BaseException | None], None]
     ) -> None:
         self._coro = coro
+        self._next: Iterator[Signal[Any]] = coro.__await__()
         self._on_end = on_end
         self._waiting: Signal[Any] | None = None
         self._cancelled = False
@@ -75,17 +76,18 @@ class Steps:
         """Run to the next await (also how it is started)."""
         self._waiting = None
         try:
-            waiting = self._coro.send(None)
-        except StopIteration:
-            self._end(None)
+            # Asked for with a default, the end costs no exception with its traceback.
+            waiting = next(self._next, None)
         except BaseException as error:
             self._end(error)
+            return
+        if waiting is None:
+            self._end(None)
+        elif self._cancelled:
+            self._throw()
         else:
-            if self._cancelled:
-                self._throw()
-            else:
-                self._waiting = waiting
-                waiting.hand_to(self)
+            self._waiting = waiting
+            waiting.hand_to(self)
 
     def cancel(self) -> None:
         """Throw `Cancelled` at the await it stands at; if it is running just now, at its next one."""

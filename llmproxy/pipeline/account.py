@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from llmproxy.core.errors import ProxyError
-from llmproxy.core.outcome import Outcome
+from llmproxy.core.outcome import LABELS, Outcome
 from llmproxy.pipeline.exchange import Exchange
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.metrics import NONE, Metrics
@@ -72,9 +72,9 @@ class Account:
                 backend,
                 status,
                 x.body.stream is True,
-                (x.first_at - request.arrived) * 1e3 if x.first_at else None,
-                duration_s * 1e3,
-                x.queue_s * 1e3 if x.queue_s else None,
+                millis(x.first_at - request.arrived) if x.first_at else None,
+                millis(duration_s),
+                millis(x.queue_s) if x.queue_s else None,
                 prompt,
                 completion,
                 cached,
@@ -83,7 +83,7 @@ class Account:
                 x.causes,
                 request.body_bytes,
                 x.relay.bytes_out if x.relay is not None else 0,
-                "ok" if outcome is Outcome.ABANDONED and x.target is None else outcome.value,
+                "ok" if outcome is Outcome.ABANDONED and x.target is None else LABELS[outcome],
                 None if error is None else error.code,
             )
         )
@@ -103,9 +103,14 @@ class Account:
                     request.method.decode("latin-1"),
                     request.raw_path,
                     status=error.status,
-                    duration_ms=(now - request.arrived) * 1e3,
+                    duration_ms=millis(now - request.arrived),
                     bytes_in=request.body_bytes,
                     outcome="refused",
                     error=error.code,
                 )
             )
+
+
+def millis(seconds: float) -> float:
+    """Milliseconds, to the microsecond. (`round` costs five times as much.)"""
+    return int(seconds * 1e6 + 0.5) / 1e3

@@ -62,7 +62,7 @@ def gives_up(event: bytes) -> bool:
 
 def is_cut_short(body: bytes) -> bool:
     """Whether a whole answer of the completions routes was given up."""
-    return body.find(b'"abort"') >= 0 and _ABORT.search(body) is not None
+    return len(body.partition(b'"abort"')[1]) > 0 and _ABORT.search(body) is not None
 
 
 def says_full(body: bytes) -> bool:

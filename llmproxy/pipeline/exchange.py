@@ -4,6 +4,7 @@ from enum import Enum
 from typing import Any
 
 from llmproxy.core.backend import Backend
+from llmproxy.core.enums import plain
 from llmproxy.core.errors import BadRequest, ProxyError, UpstreamFailed
 from llmproxy.core.outcome import Outcome
 from llmproxy.core.ports import Moment
@@ -28,6 +29,7 @@ NEVER = float("inf")
 ENDS_WITH_DONE = frozenset({b"/v1/chat/completions", b"/v1/completions"})
 
 
+@plain
 class Phase(Enum):
     """What the exchange waits for, which decides what its deadline means."""
 

@@ -8,7 +8,7 @@ from functools import partial
 from llmproxy.core.backend import Backend
 from llmproxy.core.errors import BadRequest, ProxyError, Unavailable, UpstreamFailed
 from llmproxy.core.lease import Lease
-from llmproxy.core.outcome import Outcome
+from llmproxy.core.outcome import LABELS, Outcome
 from llmproxy.core.ports import Moment
 from llmproxy.core.step import Steps
 from llmproxy.pipeline.account import Account
@@ -36,8 +36,6 @@ from llmproxy.wire.relay import Relay
 from llmproxy.wire.upstream import UpstreamConnection
 
 log = logging.getLogger("llmproxy")
-
-LABELS = {outcome: outcome.value for outcome in Outcome}
 
 
 async def serve(handler: "Handler", x: Exchange) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from llmproxy.core.outcome import Outcome
 from llmproxy.core.prompt import TokenCounts
 from llmproxy.pipeline.events import ends_unsaid, gives_up, is_cut_short, is_opener, says_full, split_events
-from llmproxy.pipeline.reported import Usage, decode_event, decode_whole
+from llmproxy.pipeline.reported import Usage, Whole, decode_event, decode_whole
 from llmproxy.wire.relay import DROP, HOLD, PASS, Reader, Verdict
 
 HELD_MAX_BYTES: Final = 1 << 20
@@ -40,15 +40,20 @@ class Tokens:
 
     def take(self, usage: Usage) -> None:
         """Keep the latest counts; later ones are larger."""
-        prompt = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
-        completion = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
-        cached: Any = usage.cache_read_input_tokens
-        if cached is not None and prompt is not None:
-            # Anthropic's input_tokens are those that no cache had.
-            prompt += cached + (usage.cache_creation_input_tokens or 0)
-        for details in (usage.prompt_tokens_details, usage.input_tokens_details):
-            if isinstance(details, dict):
-                cached = details.get("cached_tokens")
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        cached: Any = None
+        if prompt is None:
+            prompt, details = usage.input_tokens, usage.input_tokens_details
+            cached = usage.cache_read_input_tokens
+            if cached is not None and prompt is not None:
+                # Anthropic's input_tokens are those that no cache had.
+                prompt += cached + (usage.cache_creation_input_tokens or 0)
+        else:
+            details = usage.prompt_tokens_details
+        if completion is None:
+            completion = usage.output_tokens
+        if isinstance(details, dict):
+            cached = details.get("cached_tokens")
         if prompt is not None:
             self.prompt = prompt
         if completion is not None:
@@ -153,9 +158,17 @@ class WholeReader(AnswerReader):
             return PASS
         if whole.usage is not None:
             self.tokens.take(whole.usage)
-        if whole.is_given_up:
+        if given_up(whole):
             self.failure = Outcome.ENGINE_ABORT
         return PASS
+
+
+def given_up(whole: Whole) -> bool:
+    """A message that stopped for no reason, or a completed response of no tokens (see `events`)."""
+    if whole.type == "message":
+        return whole.stop_reason is None
+    unsaid = whole.object == "response" and whole.usage is not None and whole.usage.output_tokens == 0
+    return unsaid and whole.status == "completed"
 
 
 class EventReader(AnswerReader):
@@ -207,10 +220,10 @@ class EventReader(AnswerReader):
             and body[-1] == _LF
             and body[-2] == _LF
             and body[0] != _COLON
-            # `in` would first try the word as a number, and fail: twice the time.
-            and body.find(b'"usage"') < 0
-            and body.find(b"abort") < 0
-            and body.find(b"error") < 0
+            # Of all ways to look for a word, the one that parses no arguments; `in` takes twice the time.
+            and not body.partition(b'"usage"')[1]
+            and not body.partition(b"abort")[1]
+            and not body.partition(b"error")[1]
             and not self._ended
         ):
             now = self._clock()

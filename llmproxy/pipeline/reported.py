@@ -31,14 +31,6 @@ class Whole(msgspec.Struct, gc=False):
     object: Any = None
     status: Any = None
 
-    @property
-    def is_given_up(self) -> bool:
-        """A message that stopped for no reason, or a completed response of no tokens (see `events`)."""
-        if self.type == "message":
-            return self.stop_reason is None
-        unsaid = self.usage is not None and self.usage.output_tokens == 0
-        return unsaid and self.object == "response" and self.status == "completed"
-
 
 class Event(msgspec.Struct, gc=False):
     """One event of a stream."""

@@ -45,7 +45,7 @@ class Room:
 
     def freed(self) -> None:
         """A lease was given back, or something else has changed."""
-        if self.pool.queue.waiting and not self._woken:
+        if self.pool.bounded and self.pool.queue.waiting and not self._woken:
             # From the loop: the one that freed the place finishes its own business first.
             self._woken = True
             self._loop.call_soon(self._wake)

@@ -6,9 +6,11 @@ from enum import Enum
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
+from llmproxy.core.enums import plain
 from llmproxy.core.errors import BadRequest, Forbidden, NotFound
 
 
+@plain
 class Local(Enum):
     """Routes that the proxy answers itself."""
 
@@ -16,6 +18,7 @@ class Local(Enum):
     HEALTH = "health"
 
 
+@plain
 class Dialect(Enum):
     """Whose error format a path speaks."""
 

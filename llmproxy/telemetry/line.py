@@ -1,8 +1,8 @@
 """Records to JSON lines. Runs in the writer thread; a line holds no byte that could end it or drive a terminal."""
 
 import re
-import time
 from collections.abc import Sequence
+from time import gmtime, strftime
 
 import msgspec
 
@@ -39,14 +39,9 @@ class LineEncoder:
         return _UNSAFE.sub(_escape, data)
 
     def _finish(self, record: AccessRecord) -> None:
-        if not isinstance(record.time, str):
-            record.time = self._stamp(record.time)
-        if record.ttft_ms is not None:
-            record.ttft_ms = round(record.ttft_ms, 3)
-        if record.duration_ms is not None:
-            record.duration_ms = round(record.duration_ms, 3)
-        if record.queue_ms is not None:
-            record.queue_ms = round(record.queue_ms, 3)
+        time = record.time
+        if not isinstance(time, str):
+            record.time = self._stamp(time)
         path = record.path
         if isinstance(path, bytes):
             path = record.path = path.decode("utf-8", "backslashreplace")
@@ -64,9 +59,10 @@ class LineEncoder:
         millis = int(unix_s * 1000)
         second = millis // 1000
         if second != self._second:
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second_text = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
             self._second = second
-        return f"{self._second_text}.{millis % 1000:03d}Z"
+        # Not ":03d", which asks the number to format itself.
+        return f"{self._second_text}.{str(1000 + millis % 1000)[1:]}Z"
 
     def _encode_odd(self, record: AccessRecord) -> bytes:
         """A record of a batch that could not be encoded: one of them holds lone surrogates or bytes."""

@@ -10,7 +10,7 @@ class AccessRecord(Struct, gc=False):
     """One request, as the request path leaves it; its fields are the keys of the JSON line, in this order.
 
     Make it when the request ended, and do not touch it after `AccessLog.append`: the writer thread finishes it
-    (formats the time, rounds, cuts long or odd strings). Positional arguments make it fastest. It holds no
+    (formats the time, cuts long or odd strings). Positional arguments make it fastest. It holds no
     containers but `retries`, so the garbage collector need not look at it.
     """
 
@@ -30,6 +30,7 @@ class AccessRecord(Struct, gc=False):
     """What the client got; 499 when it left before it got anything."""
     stream: bool = False
     ttft_ms: float | None = None
+    """Times come rounded, as they are to be written."""
     duration_ms: float | None = None
     queue_ms: float | None = None
     prompt_tokens: int | None = None

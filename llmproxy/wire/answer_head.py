@@ -4,7 +4,13 @@ from typing import Final
 
 from llmproxy.wire.fields import HeaderList
 
-(_DROP, _LENGTH, _CODING, _TYPE, _CONNECTION, _RETRY_AFTER, _VIA) = range(7)
+_DROP: Final = 0
+_LENGTH: Final = 1
+_CODING: Final = 2
+_TYPE: Final = 3
+_CONNECTION: Final = 4
+_RETRY_AFTER: Final = 5
+_VIA: Final = 6
 
 _KINDS: Final = {
     b"content-length": _LENGTH,

@@ -9,23 +9,22 @@ from llmproxy.core.errors import BadRequest
 HeaderList = list[tuple[bytes, bytes]]
 """Names and values as they came."""
 
-(
-    DROP,
-    HOST,
-    CONTENT_LENGTH,
-    CONTENT_TYPE,
-    CONNECTION,
-    TRANSFER_ENCODING,
-    AUTHORIZATION,
-    EXPECT,
-    UPGRADE,
-    REQUEST_ID,
-    VIA,
-    FORWARDED_FOR,
-    FORWARDED_PROTO,
-    FORWARDED_HOST,
-    REFUSED,
-) = range(15)
+# One by one: a compiled comparison with a constant looks nothing up.
+DROP: Final = 0
+HOST: Final = 1
+CONTENT_LENGTH: Final = 2
+CONTENT_TYPE: Final = 3
+CONNECTION: Final = 4
+TRANSFER_ENCODING: Final = 5
+AUTHORIZATION: Final = 6
+EXPECT: Final = 7
+UPGRADE: Final = 8
+REQUEST_ID: Final = 9
+VIA: Final = 10
+FORWARDED_FOR: Final = 11
+FORWARDED_PROTO: Final = 12
+FORWARDED_HOST: Final = 13
+REFUSED: Final = 14
 
 REQUEST: Final = {
     b"host": HOST,
@@ -69,7 +68,6 @@ CONNECTION_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
 
 
 @lru_cache(maxsize=256)
@@ -85,6 +83,6 @@ def is_sane_request_id(value: bytes) -> bool:
 
 def parse_length(value: bytes) -> int:
     """The number in a Content-Length. Raises `BadRequest` for anything but digits."""
-    if _DIGITS.fullmatch(value) is None:
+    if not value.isdigit() or len(value) > 18:
         raise BadRequest("Content-Length is not a number", code="invalid_framing")
     return int(value)

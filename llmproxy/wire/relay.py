@@ -3,6 +3,7 @@
 from enum import Enum
 from typing import Final, Protocol
 
+from llmproxy.core.enums import plain
 from llmproxy.core.outcome import Outcome
 from llmproxy.core.step import Signal
 from llmproxy.wire.answer_head import AnswerHead
@@ -12,6 +13,7 @@ from llmproxy.wire.fields import HeaderList
 from llmproxy.wire.upstream import UpstreamConnection
 
 
+@plain
 class Verdict(Enum):
     """What becomes of a piece of an answer's body; bytes in a verdict's place replace it."""
 
@@ -25,6 +27,7 @@ HOLD: Final = Verdict.HOLD
 DROP: Final = Verdict.DROP
 
 
+@plain
 class Framing(Enum):
     """How the client is told where the body ends."""
 

@@ -27,11 +27,23 @@ class Running:
             *self._command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=self._env
         )
         self._pumps = [asyncio.ensure_future(self._pump("out")), asyncio.ensure_future(self._pump("err"))]
+        try:
+            await self._introduced()
+        except BaseException:
+            # Whoever fails to enter is not asked to leave.
+            await self._end()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._end()
+
+    async def _introduced(self) -> None:
+        """Wait for what it says first, and keep it."""
+
+    async def _end(self) -> None:
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
@@ -82,8 +94,10 @@ class EmulatedProcess(Running):
 
     async def __aenter__(self) -> "EmulatedProcess":
         await super().__aenter__()
-        self.url = (await self.says(r"http://[\d.]+:\d+"))[0]
         return self
+
+    async def _introduced(self) -> None:
+        self.url = (await self.says(r"http://[\d.]+:\d+"))[0]
 
 
 class ServingProcess(Running):
@@ -94,9 +108,11 @@ class ServingProcess(Running):
 
     async def __aenter__(self) -> "ServingProcess":
         await super().__aenter__()
+        return self
+
+    async def _introduced(self) -> None:
         self.port = int((await self.says(r"serving https?://[\d.]+:(\d+) "))[1])
         self.admin_url = (await self.says(r"admin API on (http://[\d.]+:\d+)"))[1]
-        return self
 
     async def ready(self) -> None:
         """Wait until it has backends to give work to."""

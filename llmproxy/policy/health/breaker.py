@@ -3,6 +3,7 @@
 import random
 from enum import Enum
 
+from llmproxy.core.enums import plain
 from llmproxy.policy.health.settings import HealthSettings
 from llmproxy.policy.health.window import Window
 
@@ -10,6 +11,7 @@ NEVER = float("inf")
 _LEAST_JITTER = 0.9
 
 
+@plain
 class State(Enum):
     """The value is the label."""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from llmproxy.core.enums import plain
 from llmproxy.core.outcome import Outcome
 
 _NEVER = float("inf")
@@ -58,6 +59,7 @@ class RetryState:
     stale_retried: bool = False
 
 
+@plain
 class Verdict(Enum):
     """The value is the label."""
 

@@ -26,7 +26,7 @@ def with_path(path: str | bytes) -> AccessRecord:
 def test_a_whole_line() -> None:
     record = AccessRecord(
         *(1767225599.9996, "req-1", "10.0.0.9", "POST", "/v1/chat/completions", "llama", "llama-3-8b", "llama-0"),
-        *(200, True, 12.34567, 345.0, None, 120, 256, 64, "usage", 2, ["reset"], 1234, 45678, "cut", "upstream_failed"),
+        *(200, True, 12.346, 345.0, None, 120, 256, 64, "usage", 2, ["reset"], 1234, 45678, "cut", "upstream_failed"),
     )
     assert line(record) == (
         b'{"time":"2025-12-31T23:59:59.999Z","request_id":"req-1","client":"10.0.0.9","method":"POST",'
