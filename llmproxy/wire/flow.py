@@ -43,8 +43,10 @@ class Flow(ClientConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        # Written at once, not at the end of the loop's turn; what the socket does not take is what we wait for.
-        self.transport.set_write_buffer_limits(high=0)
+        if transport.get_extra_info("sslcontext") is None:
+            # Written at once, not at the end of the loop's turn; what the socket does not take is what we wait for.
+            # (Not behind TLS, whose buffer is for a moment never empty.)
+            self.transport.set_write_buffer_limits(high=0)
         self.write = self.transport.write
 
     def connection_lost(self, exc: Exception | None) -> None:

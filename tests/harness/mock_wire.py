@@ -38,6 +38,10 @@ class MockTransport(asyncio.Transport):
         self.lost = False
         self._closing = False
         self._writing_paused = False
+        self._high_water = HIGH_WATER
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high_water = HIGH_WATER if high is None else high
 
     def write(self, data: Any) -> None:
         assert not self.eof_written, "written after the end"
@@ -47,7 +51,7 @@ class MockTransport(asyncio.Transport):
         self.writes.append(bytes(data))
         self.buffer += data
         self._move()
-        if len(self.buffer) > HIGH_WATER and not self._writing_paused:
+        if len(self.buffer) > self._high_water and not self._writing_paused:
             self._writing_paused = True
             self.protocol.pause_writing()
 
@@ -61,7 +65,7 @@ class MockTransport(asyncio.Transport):
             size = len(self.buffer)
         self.sent += self.buffer[:size]
         del self.buffer[:size]
-        if self._writing_paused and len(self.buffer) <= HIGH_WATER // 4:
+        if self._writing_paused and len(self.buffer) <= self._high_water // 4:
             self._writing_paused = False
             self.protocol.resume_writing()
         self._move()
