@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from llmproxy import __version__
 from llmproxy.admin.deps import AdminDeps
@@ -27,6 +28,7 @@ from llmproxy.core.pool import Pool
 from llmproxy.core.ports import ProbeResult
 from llmproxy.in_flight import InFlight
 from llmproxy.pipeline.account import Account
+from llmproxy.pipeline.explain import asked, decision
 from llmproxy.pipeline.handler import Handler
 from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.local import LocalAnswers
@@ -37,7 +39,7 @@ from llmproxy.policy.health.breaker import State
 from llmproxy.policy.health.registry import Health
 from llmproxy.policy.retry.budget import Budget
 from llmproxy.policy.routing.registry import build as build_policy
-from llmproxy.settings import connection_settings, health_settings
+from llmproxy.settings import connection_settings, health_settings, prefix_secret
 from llmproxy.telemetry import gauges
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.exposition import Exposition
@@ -83,7 +85,12 @@ class App:
         self._stopped = False
         self.metrics = Metrics(version=__version__)
         self._exposition = Exposition(self.metrics)
-        self._access_log = None if config.logging.access == "off" else AccessLog(sink_for(config.logging.file))
+        self._prefix_secret = prefix_secret(config.logging)
+        self._access_log = (
+            AccessLog(sink_for(config.logging.file), prefix_key=self._prefix_secret)
+            if config.logging.access != "off"
+            else None
+        )
         self.resolver = Resolver(clock=clock, rng=self._rng)
         self._registrar = Registrar(self.resolver, clock=clock, on_change=self._members_changed)
         self.resolver.on_change = self._registrar.update
@@ -127,6 +134,7 @@ class App:
             account=Account(self.metrics, self._access_log, time.time),
             local=LocalAnswers(self._catalog.names, time.time()),
         )
+        self.handler.prefix_secret = self._prefix_secret
         self.listener = Listener(
             self.handler,
             deadlines=self._deadlines,
@@ -331,7 +339,12 @@ class App:
             token=lambda: self.config.admin.token,
             on_drain=lambda pool: self.handler.room(pool).freed(),
             describe=self._describe,
+            explain=self._explain,
         )
+
+    def _explain(self, pool: ServingPool, body: bytes, model: str | None, prompt_bytes: int) -> dict[str, Any]:
+        """Where a request would go. Raises `ProxyError` for a body that is no request."""
+        return decision(pool, asked(self.handler, body, model, prompt_bytes), self._clock())
 
     def _describe(self, pool: ServingPool, backend: Backend) -> dict[str, str]:
         return {"breaker": self._health[pool.name].breaker(backend, self._clock()).value}

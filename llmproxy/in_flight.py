@@ -6,6 +6,7 @@ from typing import Final
 
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
+from llmproxy.core.ports import Timing
 from llmproxy.pipeline.exchange import Exchange, Phase
 from llmproxy.policy.health.progress import Work
 from llmproxy.wire.client import ClientConnection
@@ -60,14 +61,20 @@ def _by_backend(exchanges: Iterable[Exchange]) -> dict[Backend, Work]:
     for x in exchanges:
         if x.backend is not None:
             found[x.backend].append(x)
-    return {backend: _work(waiting) for backend, waiting in found.items()}
+    return {backend: _work(backend, waiting) for backend, waiting in found.items()}
 
 
-def _work(exchanges: list[Exchange]) -> Work:
+def _work(backend: Backend, exchanges: list[Exchange]) -> Work:
     last = [x.reader.last_at if x.reader is not None else 0.0 for x in exchanges]
     unanswered = sum(
         min(x.view.body_bytes / BYTES_PER_TOKEN, TOKENS_MAX)
         for x, last_at in zip(exchanges, last, strict=True)
         if not last_at and x.view is not None
     )
-    return Work(len(exchanges), moved_at=max(last) or float("-inf"), prompt_tokens=unanswered)
+    return Work(len(exchanges), max(last) or float("-inf"), unanswered, _seen_tokens_per_s(backend, exchanges[0]))
+
+
+def _seen_tokens_per_s(backend: Backend, x: Exchange) -> float | None:
+    """What the pool's routing policy has seen the backend do, if it looks."""
+    routing = x.target.pool.routing if x.target is not None else None
+    return routing.seen_tokens_per_s(backend) if isinstance(routing, Timing) else None

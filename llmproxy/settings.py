@@ -1,6 +1,8 @@
 """The configuration in the words of the layers that may not know it."""
 
-from llmproxy.config.model import Config, PoolConfig
+import secrets
+
+from llmproxy.config.model import Config, LoggingConfig, PoolConfig
 from llmproxy.policy.health.settings import HealthSettings
 from llmproxy.wire.settings import ConnectionSettings
 
@@ -33,3 +35,10 @@ def health_settings(settings: PoolConfig) -> HealthSettings:
         open_for_s=breaker.open_for,
         max_open_for_s=breaker.max_open_for,
     )
+
+
+def prefix_secret(settings: LoggingConfig) -> bytes:
+    """The key of the hashes of prompts in the access log; empty when there are none."""
+    if settings.access == "off" or not settings.prefix_hashes:
+        return b""
+    return settings.prefix_salt.encode() or secrets.token_bytes(32)

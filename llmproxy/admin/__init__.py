@@ -2,6 +2,8 @@
 
     GET  /admin/pools                               every pool with its backends
     GET  /admin/pools/{pool}                        one of them
+    GET  /admin/pools/{pool}/explain                where a request would go now, and why; `?model=`, `?prompt_bytes=`
+    POST /admin/pools/{pool}/explain                the same for the request that is the body
     POST /admin/pools/{pool}/backends/{id}/drain    no new work; what runs there finishes
     POST /admin/pools/{pool}/backends/{id}/undrain
     POST /admin/reload                              read the configuration again; 422 with the problems when it is bad

@@ -18,6 +18,10 @@ def _nothing(pool: Pool[Any], backend: Backend) -> Mapping[str, Any]:
     return {}
 
 
+def _nobody_knows(pool: Pool[Any], body: bytes, model: str | None, prompt_bytes: int) -> Mapping[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class AdminDeps:
     """Each is asked at every request, so that a reload needs no restart of the admin port."""
@@ -35,3 +39,6 @@ class AdminDeps:
     """Told after a backend was drained or undrained: requests that wait for a place may now have one."""
     describe: Callable[[Pool[Any], Backend], Mapping[str, Any]] = _nothing
     """Further facts about a backend to show, such as what its breaker counted."""
+    explain: Callable[[Pool[Any], bytes, str | None, int], Mapping[str, Any]] = _nobody_knows
+    """Where a request would go now, and why: the body of one, its model, and the size of its prompt where there is no
+    body. Raises `ProxyError` for a body that is no request."""

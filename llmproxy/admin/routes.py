@@ -9,6 +9,7 @@ from llmproxy.admin.deps import AdminDeps
 from llmproxy.admin.errors import AdminError
 from llmproxy.admin.views import backend_view, pool_view
 from llmproxy.core.backend import Backend
+from llmproxy.core.errors import ProxyError
 from llmproxy.core.pool import Pool
 
 
@@ -25,6 +26,8 @@ class Routes:
             web.get("/metrics", self.metrics),
             web.get("/admin/pools", self.pools),
             web.get("/admin/pools/{pool}", self.pool),
+            web.get("/admin/pools/{pool}/explain", self.explain),
+            web.post("/admin/pools/{pool}/explain", self.explain),
             web.post("/admin/pools/{pool}/backends/{id}/drain", self.drain),
             web.post("/admin/pools/{pool}/backends/{id}/undrain", self.undrain),
             web.post("/admin/reload", self.reload),
@@ -50,6 +53,17 @@ class Routes:
 
     async def pool(self, request: web.Request) -> web.Response:
         return web.json_response(pool_view(self._find_pool(request), self._deps))
+
+    async def explain(self, request: web.Request) -> web.Response:
+        pool = self._find_pool(request)
+        model, prompt_bytes = _question(request)
+        body = await request.read() if request.method == "POST" else b""
+        if request.method == "POST" and not body:
+            raise AdminError(400, "no_body", "POST the body of a request here, or GET without one")
+        try:
+            return web.json_response(self._deps.explain(pool, body, model, prompt_bytes))
+        except ProxyError as error:
+            raise AdminError(error.status, error.code, error.message) from None
 
     async def drain(self, request: web.Request) -> web.Response:
         pool, backend = self._find_backend(request)
@@ -89,6 +103,17 @@ class Routes:
                 return pool, backend
         known = _listed(backend.id for backend in pool.backends)
         raise AdminError(404, "backend_not_found", f"pool {pool.name!r} has no backend {wanted!r}, only {known}")
+
+
+def _question(request: web.Request) -> tuple[str | None, int]:
+    """The query's `model` and `prompt_bytes`."""
+    query = dict(request.query)
+    model, size = query.pop("model", None), query.pop("prompt_bytes", "0")
+    if query:
+        raise AdminError(400, "unknown_parameter", f"explain takes model and prompt_bytes, not {_listed(query)}")
+    if not (size.isascii() and size.isdigit() and len(size) < 10):
+        raise AdminError(400, "invalid_parameter", "prompt_bytes must be a whole number below a thousand million")
+    return model, int(size)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -7,8 +7,8 @@ from llmproxy.admin.errors import as_json
 from llmproxy.admin.guard import guard, is_loopback
 from llmproxy.admin.routes import Routes
 
-BODY_MAX_BYTES = 64 * 1024
-"""No route reads a body; this bounds what one may send all the same."""
+BODY_MAX_BYTES = 4 * 1024 * 1024
+"""Only `explain` reads a body, which is a chat request."""
 
 
 class AdminServer:

@@ -2,6 +2,7 @@
 
 import typer
 
+from llmproxy.cli.calibrate import calibrate
 from llmproxy.cli.check import check
 from llmproxy.cli.demo import demo
 from llmproxy.cli.emulate import emulate
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (serve, check, demo, emulate, simulate, gpu_agent, schema, version):
+for _command in (serve, check, demo, emulate, simulate, calibrate, gpu_agent, schema, version):
     app.command()(_command)
 
 

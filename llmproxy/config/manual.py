@@ -37,8 +37,9 @@ errors. Anchors, aliases and `<<` merges work. A key with nothing behind it coun
 
 A running proxy reloads the file when it changes, on SIGHUP and on `POST /admin/reload`: it is validated and swapped
 whole, or the old one stays. A change of a file that it names counts too: certificates and keys, authorities (`ca`) and
-`${file:...}`. `server.host`, `server.port`, `admin.host`, `admin.port` and `logging.file` take effect at the next start
-only, and so does switching `server.tls` on or off; other certificates are served to new connections at once.
+`${file:...}`. `server.host`, `server.port`, `admin.host`, `admin.port`, `logging.file`, `logging.prefix_hashes` and
+`logging.prefix_salt` take effect at the next start only, and so does switching `server.tls` on or off; other
+certificates are served to new connections at once.
 """
 
 SECTIONS = {

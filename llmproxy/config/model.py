@@ -76,6 +76,11 @@ class ServerConfig(Section):
     )
     cors: CorsConfig = Field(CorsConfig(), description="Cross-origin access for browsers; off by default.")
     reveal_backend: bool = Field(True, description="Send `X-LLMProxy-Backend` (an id, never an address) to clients.")
+    debug_headers: bool = Field(
+        False,
+        description="Tell anyone who asks with `X-LLMProxy-Debug: route` why a backend was chosen, in "
+        "`X-LLMProxy-Route`. Whoever sends the admin token in `X-LLMProxy-Admin-Token` is always told.",
+    )
     limits: LimitsConfig = Field(LimitsConfig(), description="Bounds on what a client may send.")
     timeouts: ServerTimeouts = Field(ServerTimeouts(), description="Bounds on how slow a client may be.")
 
@@ -228,6 +233,23 @@ class LoggingConfig(Section):
     access: Literal["json", "off"] = Field("json", description="One JSON line for each request, or none.")
     file: OutputFile | None = Field(None, description="File for the access log; standard output when absent.")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Level of the proxy's own log.")
+    prefix_hashes: bool = Field(
+        False,
+        description="Add keyed hashes of each prompt's blocks of 2 KB to the access log, never text, so that "
+        "`llmproxy simulate` can replay which prompts begin alike.",
+    )
+    prefix_salt: str = Field(
+        "",
+        repr=False,
+        description="The key of those hashes, a secret: proxies that share it write the same ones. Without it each "
+        "start of the process has a key of its own.",
+    )
+
+    @model_validator(mode="after")
+    def _salt_cannot_be_guessed(self) -> "LoggingConfig":
+        if 0 < len(self.prefix_salt) < 16:
+            raise ValueError("prefix_salt needs 16 characters or more: who guesses it can test what prompts said")
+        return self
 
 
 class Config(Section):

@@ -21,7 +21,10 @@ from llmproxy.config.problem import ConfigError
 from llmproxy.control.file_watch import FileWatch
 
 LOOK_EVERY_S = 1.0
-RESTART_ONLY = ("server.host", "server.port", "server.tls", "admin.host", "admin.port", "logging.file")
+RESTART_ONLY = (
+    *("server.host", "server.port", "server.tls", "admin.host", "admin.port"),
+    *("logging.file", "logging.prefix_hashes", "logging.prefix_salt"),
+)
 """Settings that a running process keeps as it started with them; of TLS, whether there is any."""
 
 _log = logging.getLogger("llmproxy.control.reload")

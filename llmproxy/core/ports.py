@@ -34,11 +34,20 @@ class RoutingPolicy(Protocol):
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A routing policy that can say how it weighs the candidates. Asking changes nothing."""
+    """A routing policy that can say how it weighs the candidates. Asking changes nothing, nor does a `pick` that
+    nothing is sent after: both are asked when someone wants to know what would be decided."""
 
     def explain(self, candidates: Sequence[Backend], request: Request, now: float) -> list[dict[str, float]]:
         """For each candidate, in their order, its terms by name; `cost` (least wins) or `score` (most wins) is their
         sum."""
+
+
+@runtime_checkable
+class Timing(Protocol):
+    """A routing policy that sees how fast backends compute prompts."""
+
+    def seen_tokens_per_s(self, backend: Backend) -> float | None:
+        """Prompt tokens a second; None while too little has been seen."""
 
 
 @plain

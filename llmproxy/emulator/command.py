@@ -1,5 +1,6 @@
 """The `emulate` command: options as a user types them (milliseconds) into `EmulatorOptions` (seconds)."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from llmproxy.emulator.options import EmulatorOptions
 from llmproxy.emulator.run import run
 from llmproxy.sim import EngineOptions
+from llmproxy.sim.profile import read_profile
 
 
 def emulate(
@@ -20,6 +22,10 @@ def emulate(
     slowdown: Annotated[
         float, typer.Option(min=0, help="How much longer a step gets with each further request, as a share of --itl.")
     ] = 0.005,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Size and speed from a simulator's profile (YAML), instead of the options for them here."),
+    ] = None,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Requests computed at a time; others wait.")] = 256,
     kv_blocks: Annotated[int, typer.Option(min=1, help="Blocks in the KV cache.")] = 8192,
     block_size: Annotated[int, typer.Option(min=1, help="Tokens in a KV block.")] = 16,
@@ -48,6 +54,8 @@ def emulate(
             prefill_s_per_token=prefill / 1e6,
             batch_slowdown=slowdown,
         )
+        if profile is not None:
+            engine = read_profile(profile).engine_options()
         options = EmulatorOptions(
             host=host,
             port=port,

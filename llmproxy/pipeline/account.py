@@ -8,7 +8,7 @@ from llmproxy.core.outcome import LABELS, Outcome
 from llmproxy.pipeline.exchange import Exchange
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.metrics import NONE, Metrics
-from llmproxy.telemetry.record import AccessRecord
+from llmproxy.telemetry.record import AccessRecord, PromptRecord
 from llmproxy.wire.client import ClientConnection
 from llmproxy.wire.inbound import InboundRequest
 
@@ -60,33 +60,34 @@ class Account:
         log = self._access_log
         if log is None:
             return
-        log.append(
-            AccessRecord(
-                self._wall(),
-                x.id.decode("latin-1"),
-                x.connection.peer_ip if x.view is None else x.view.client_ip,
-                request.method.decode("latin-1"),
-                request.raw_path,
-                series.pool,
-                x.model,
-                backend,
-                status,
-                x.body.stream is True,
-                millis(x.first_at - request.arrived) if x.first_at else None,
-                millis(duration_s),
-                millis(x.queue_s) if x.queue_s else None,
-                prompt,
-                completion,
-                cached,
-                source,
-                x.attempts,
-                x.causes,
-                request.body_bytes,
-                x.relay.bytes_out if x.relay is not None else 0,
-                "ok" if outcome is Outcome.ABANDONED and x.target is None else LABELS[outcome],
-                None if error is None else error.code,
-            )
+        record = AccessRecord(
+            self._wall(),
+            x.id.decode("latin-1"),
+            x.connection.peer_ip if x.view is None else x.view.client_ip,
+            request.method.decode("latin-1"),
+            request.raw_path,
+            series.pool,
+            x.model,
+            backend,
+            status,
+            x.body.stream is True,
+            millis(x.first_at - request.arrived) if x.first_at else None,
+            millis(duration_s),
+            millis(x.queue_s) if x.queue_s else None,
+            prompt,
+            completion,
+            cached,
+            source,
+            x.attempts,
+            x.causes,
+            request.body_bytes,
+            x.relay.bytes_out if x.relay is not None else 0,
+            "ok" if outcome is Outcome.ABANDONED and x.target is None else LABELS[outcome],
+            None if error is None else error.code,
         )
+        if x.site.prefix_secret and x.view is not None:
+            record = PromptRecord.of(record, x.view.prompt.blocks)
+        log.append(record)
 
     def refused(
         self, connection: ClientConnection, request: InboundRequest, error: ProxyError, request_id: bytes, now: float

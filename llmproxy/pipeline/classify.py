@@ -47,7 +47,7 @@ def resolve(x: Exchange) -> Target:
         x.payload = bodies.with_usage(x.payload, x.body.stream_options)
     x.view = Request(
         path=x.route.text,
-        model=x.model,
+        model=x.model if target.rewrite is None else target.rewrite,
         stream=x.body.stream is True,
         client_ip=_client_ip(x),
         headers=request.headers,
@@ -56,6 +56,9 @@ def resolve(x: Exchange) -> Target:
         field=x.find_field,
         prompt=x.read_prompt,
     )
+    if x.site.prefix_secret:
+        # The access log is written when the body is gone.
+        _ = x.view.prompt
     return target
 
 

@@ -58,6 +58,7 @@ class Exchange:
         "deadline_passed",
         "ended_at",
         "error",
+        "explained",
         "first_at",
         "id",
         "injects_usage",
@@ -106,6 +107,7 @@ class Exchange:
         self.injects_usage = False
         self.view: Request | None = None
         self.response_id: bytes | None = None
+        self.explained = b""
         # The attempt.
         self.backend: Backend | None = None
         self.link: Link | None = None

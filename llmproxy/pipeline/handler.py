@@ -17,6 +17,7 @@ from llmproxy.pipeline.answering import commit, refuse
 from llmproxy.pipeline.classify import classify, resolve
 from llmproxy.pipeline.cors import is_preflight, preflight_lines
 from llmproxy.pipeline.exchange import Exchange, Phase
+from llmproxy.pipeline.explain import explain_choice
 from llmproxy.pipeline.heads import request_head
 from llmproxy.pipeline.links import Link, Links
 from llmproxy.pipeline.local import LocalAnswers
@@ -270,7 +271,12 @@ class Handler(Site):
             if not candidates:
                 return None
         assert x.view is not None
-        return pool.routing.pick(candidates, x.view, now)
+        chosen = pool.routing.pick(candidates, x.view, now)
+        if x.view.reason:
+            self.metrics.decisions[pool.name, x.view.reason] += 1
+        if x.request.debug:
+            explain_choice(x, pool, candidates, chosen, now)
+        return chosen
 
     def fits(self, x: Exchange, pool: ServingPool, tried: list[Backend]) -> bool:
         """Whether `choose` would find a backend with room for `x`, or none that is eligible at all."""

@@ -24,7 +24,7 @@ class Site:
         self.buffered = 0
         self.reused = 0
         self.prefix_secret = b""
-        """Goes into the hashes of prompts, where they leave the process."""
+        """Goes into the hashes of prompts, which are logged when there is one."""
 
     def reserve(self, size: int) -> bool:
         """Count `size` more buffered body bytes; False when too many are held already."""

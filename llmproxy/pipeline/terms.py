@@ -38,7 +38,14 @@ class Terms:
 class Bounds:
     """What the public port takes and says."""
 
-    __slots__ = ("body_max_bytes", "buffered_max_bytes", "has_cors", "multipart_max_bytes", "reveal_backend")
+    __slots__ = (
+        "body_max_bytes",
+        "buffered_max_bytes",
+        "debug_headers",
+        "has_cors",
+        "multipart_max_bytes",
+        "reveal_backend",
+    )
 
     def __init__(self, server: ServerConfig) -> None:
         self.body_max_bytes = server.limits.body
@@ -46,3 +53,4 @@ class Bounds:
         self.buffered_max_bytes = server.limits.buffered
         self.has_cors = bool(server.cors.origins)
         self.reveal_backend = server.reveal_backend
+        self.debug_headers = server.debug_headers

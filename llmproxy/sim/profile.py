@@ -1,5 +1,6 @@
 """An engine's profile: its size, and what a step costs, fitted to measurements of one GPU and one model."""
 
+import json
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
@@ -12,8 +13,8 @@ from llmproxy.sim.options import EngineOptions
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """`step_s = (lin(n) + overhead + kv_s * kv_tokens + attention_s * attended) / speed`, where n counts all tokens of
-    a step and lin is a line with a bend at `bend_tokens`.
+    """`step_s = (lin(n) + overhead + sequence_s * decoding + kv_s * kv_tokens + attention_s * attended) / speed`, where
+    n counts all tokens of a step and lin is a line with a bend at `bend_tokens`.
 
     The defaults were fitted to the published profile of Llama-3-8B on an A100 in Vidur (Agrawal et al., MLSys 2024).
     """
@@ -32,12 +33,17 @@ class Profile:
     token_above_s: float = 6.65e-5
     kv_s: float = 9.4e-8
     attention_s: float = 2.9e-9
+    sequence_s: float = 0.0
+    """What a sequence that decodes costs beyond its token: sampling, and telling its client."""
+    ttft_s: float = 0.0
+    """What a request takes before its first step, on a GPU of any speed: HTTP, the tokenizer."""
     speed: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.kv_blocks, self.block_size, self.max_batched_tokens, self.max_num_seqs) < 1:
             raise ValueError("kv_blocks, block_size, max_batched_tokens and max_num_seqs must be at least 1")
-        if self.speed <= 0 or min(self.overhead_s, self.base_s, self.token_s, self.kv_s, self.attention_s) < 0:
+        times = self.overhead_s, self.base_s, self.token_s, self.kv_s, self.attention_s, self.sequence_s, self.ttft_s
+        if self.speed <= 0 or min(times) < 0:
             raise ValueError("speed must be positive, and no time negative")
 
     @property
@@ -56,11 +62,12 @@ class Profile:
             line = self.base_s + self.token_s * tokens
         else:
             line = self.base_above_s + self.token_above_s * tokens
-        return (line + self.overhead_s + self.kv_s * kv_tokens + self.attention_s * attended) / self.speed
+        own = self.overhead_s + self.sequence_s * decoding
+        return (line + own + self.kv_s * kv_tokens + self.attention_s * attended) / self.speed
 
     def isolated_ttft_s(self, prompt_tokens: int) -> float:
         """Time to the first token of a lone request with nothing cached."""
-        seconds, computed = 0.0, 0
+        seconds, computed = self.ttft_s, 0
         while computed < prompt_tokens:
             chunk = min(prompt_tokens - computed, self.max_batched_tokens)
             computed += chunk
@@ -73,9 +80,17 @@ class Profile:
             kv_blocks=self.kv_blocks,
             block_size=self.block_size,
             max_batched_tokens=self.max_batched_tokens,
-            ttft_s=0.0,
+            ttft_s=self.ttft_s,
             step_time=self.step_s,
         )
+
+    def yaml(self) -> str:
+        """A file that `read_profile` reads back to an equal profile."""
+        lines = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            lines.append(f"{field.name}: {json.dumps(value)}\n")
+        return "".join(lines)
 
 
 def read_profile(path: Path) -> Profile:

@@ -30,11 +30,14 @@ class AccessLog:
         queue_max: int = 16384,
         pending_max_bytes: int = 8 << 20,
         calm_s: float = 5.0,
+        prefix_key: bytes = b"",
     ) -> None:
         self._sink = sink
         self._interval_s = interval_s
         self._queue = RecordQueue(queue_max)
-        self._writer = Writer(self._queue, sink, pending_max_bytes=pending_max_bytes, calm_s=calm_s)
+        self._writer = Writer(
+            self._queue, sink, pending_max_bytes=pending_max_bytes, calm_s=calm_s, prefix_key=prefix_key
+        )
         self.append = self._queue.append
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         # From other threads to the writer's.

@@ -53,6 +53,7 @@ class Exposition:
             "llmproxy_requests_total": metrics.requests.copy(),
             "llmproxy_attempts_total": metrics.attempts.copy(),
             "llmproxy_retries_total": metrics.retries.copy(),
+            "llmproxy_routing_decisions_total": metrics.decisions.copy(),
             "llmproxy_shed_total": metrics.shed.copy(),
             "llmproxy_errors_total": metrics.errors.copy(),
             "llmproxy_probes_total": metrics.probes.copy(),

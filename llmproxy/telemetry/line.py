@@ -6,6 +6,7 @@ from time import gmtime, strftime
 
 import msgspec
 
+from llmproxy.telemetry.prefix_hashes import hide_prompts
 from llmproxy.telemetry.record import AccessRecord
 
 STRING_MAX_CHARS = 1024
@@ -17,9 +18,10 @@ _STRINGS = ("request_id", "client", "method", "path", "pool", "model", "backend"
 
 
 class LineEncoder:
-    """Encodes batches; remembers the current second's text."""
+    """Encodes batches; remembers the current second's text. With a `prefix_key`, hashes of prompts are under it."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix_key: bytes = b"") -> None:
+        self._prefix_key = prefix_key
         self._encoder = msgspec.json.Encoder()
         self._second = -1
         self._second_text = ""
@@ -28,6 +30,8 @@ class LineEncoder:
 
     def encode(self, records: Sequence[AccessRecord]) -> bytes:
         """One line for each record, each ending in a newline. Finishes the records in place."""
+        if self._prefix_key:
+            hide_prompts(records, self._prefix_key)
         try:
             for record in records:
                 self._finish(record)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 
 class AccessRecord(Struct, gc=False):
@@ -47,3 +48,15 @@ class AccessRecord(Struct, gc=False):
     """How it ended: `ok`, or why it did not end well (`abandoned`, `cut`, `stalled`, `deadline`, ...)."""
     error: str | None = None
     """Code of the error the proxy answered with."""
+
+
+class PromptRecord(AccessRecord, gc=False):
+    """One that also says how the prompt began (`logging.prefix_hashes`)."""
+
+    prefix_hashes: Sequence[int | str] = ()
+    """Of the prompt's full blocks, in order, each over all before it. The writer thread puts keyed hashes of them in
+    their place."""
+
+    @classmethod
+    def of(cls, record: AccessRecord, blocks: Sequence[int]) -> "PromptRecord":
+        return cls(**asdict(record), prefix_hashes=blocks)

@@ -94,6 +94,13 @@ TABLE: tuple[Metric, ...] = (
         "Generated tokens, from engines' `usage`; for streams without it, an estimate from the number of events.",
         _MODEL,
     ),
+    Metric(
+        "llmproxy_routing_decisions_total",
+        Kind.COUNTER,
+        "Choices of a backend, one for each attempt, by the reason the policy gives (docs/routing.md lists them). "
+        "Policies that know one reason only give none.",
+        ("pool", "reason"),
+    ),
     # What went wrong
     Metric(
         "llmproxy_attempts_total",

@@ -27,6 +27,7 @@ _KINDS: Final = {
     b"x-request-id": _DROP,
     b"x-llmproxy-backend": _DROP,
     b"x-llmproxy-error": _DROP,
+    b"x-llmproxy-route": _DROP,
 }
 """Answer headers that end here (RFC 9110, 7.6.1) or are read; all others travel on byte for byte."""
 

@@ -25,6 +25,7 @@ FORWARDED_FOR: Final = 11
 FORWARDED_PROTO: Final = 12
 FORWARDED_HOST: Final = 13
 REFUSED: Final = 14
+DEBUG: Final = 15
 
 REQUEST: Final = {
     b"host": HOST,
@@ -53,7 +54,8 @@ REQUEST: Final = {
     b"forwarded": DROP,
     b"x-real-ip": DROP,
     b"x-llmproxy-model": DROP,
-    b"x-llmproxy-debug": DROP,
+    b"x-llmproxy-debug": DEBUG,
+    b"x-llmproxy-admin-token": DROP,
     b"x-llmproxy-backend": DROP,
     b"x-llmproxy-error": DROP,
     # Servers that map header names to CGI-style variables read these as the real ones.

@@ -24,6 +24,7 @@ class InboundRequest:
         "complete",
         "content_length",
         "content_type",
+        "debug",
         "error",
         "expect_continue",
         "forward",
@@ -71,6 +72,7 @@ class InboundRequest:
         self.forwarded_for: bytes | None = None
         self.forwarded_host: bytes | None = None
         self.forwarded_proto: bytes | None = None
+        self.debug = b""
         # The body: collected in `parts` up to `limit`, joined into `body`; or handed on piece by piece.
         self.limit = 0
         self.streamed = False
@@ -209,6 +211,8 @@ class InboundRequest:
             self.forwarded_proto = value
         elif kind == fields.FORWARDED_HOST:
             self.forwarded_host = value
+        elif kind == fields.DEBUG:
+            self.debug = value
         elif kind == fields.REFUSED:
             raise BadRequest("a framing header is misspelt with an underscore", code="invalid_framing")
         # Everything else in the table is hop-by-hop or replaced by ours: it ends here.

@@ -6,9 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from llmproxy.core.backend import Status
+from llmproxy.core.ports import Moment
+from llmproxy.core.prompt import Prompt
+from llmproxy.core.request import Request
 from tests.harness.client import Answer
 from tests.harness.proxy import Proxy
 from tests.harness.stage import Stage, chat
@@ -134,6 +138,31 @@ async def test_a_long_prompt_is_no_hang(stage: Stage) -> None:
     await tell(engine.url, "/resume")
     answer: Answer = await waiting
     assert answer.status == 200
+
+
+async def test_the_speed_that_routing_has_seen_bounds_what_a_long_prompt_may_take(stage: Stage) -> None:
+    """At the speed first guessed it would be given up after three minutes; its prompts have taken longer before."""
+    engine = await stage.backend()
+    patient = {"timeouts": {"first_byte": "1h"}}
+    proxy = await stage.proxy(engine, pool=HANGS | patient | {"policy": "expected_cost"})
+    backend, routing = proxy.backend("b1"), proxy.pool().routing
+    before = Request(prompt=lambda: Prompt(40_000))
+    routing.pick([backend], before, 0.0)
+    for moment, at in ((Moment.SENT, 0.0), (Moment.FIRST_TOKEN, 40.0), (Moment.FINISHED, 40.0)):
+        routing.observe(moment, backend, before, at)
+    await tell(engine.url, "/pause")
+    long = chat(stream=False) | {"messages": [{"role": "user", "content": "word " * 30_000}]}
+    waiting = asyncio.ensure_future(stage.ask(proxy, long))
+    await until(lambda: proxy.app._in_flight.exchanges_at(backend), "a request that waits")
+    await moves_on(proxy, "b1", 3)
+    stage.clock.jump(200)
+    await moves_on(proxy, "b1", 3)
+    assert proxy.app._in_flight.work(backend).prefill_tokens_per_s == pytest.approx(250)
+    assert backend.status is Status.HEALTHY
+    stage.clock.jump(1000)
+    await is_(proxy, "b1", Status.UNHEALTHY)
+    await tell(engine.url, "/resume")
+    await waiting
 
 
 async def test_an_idle_engine_does_not_hang_nor_one_whose_client_does_not_read(stage: Stage) -> None:

@@ -22,6 +22,7 @@ ALLOWED = {
     "policy": {"core"},
     "sim": {"policy", "config", "core"},
     "emulator": {"sim", "core"},
+    "calibrate": {"sim", "control", "core"},
     "pipeline": {"wire", "policy", "stores", "telemetry", "config", "core"},
     "control": {"policy", "stores", "telemetry", "config", "core"},
     "admin": {"control", "core"},

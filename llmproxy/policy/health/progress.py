@@ -104,7 +104,7 @@ class Progress:
         self.hung = False
 
     def _prefill_s(self, work: Work) -> float:
-        return _GENEROUS * work.prompt_tokens / (work.prefill_tokens_per_s or self.prefill_tokens_per_s)
+        return _GENEROUS * work.prompt_tokens / max(work.prefill_tokens_per_s or self.prefill_tokens_per_s, _LEAST)
 
     def _learn(self, gauges: Gauges, work: Work) -> None:
         passed, self._seen_at = gauges.at - self._seen_at, gauges.at

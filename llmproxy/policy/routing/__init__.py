@@ -16,6 +16,9 @@ Rendezvous hashing: Thaler & Ravishankar, "Using name-based mappings to increase
 -w / ln(u). Bounded load: Mirrokni, Thorup & Zadimoghaddam, "Consistent Hashing with Bounded Loads" (2016). Two choices:
 Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001).
 
+LoRA adapters: `adapters.py` says which candidates lack the one asked for, and policies prefer the others. Prefill and
+decode on different backends: `pairs.py` says where that would come in.
+
 Adding one: a file with a class (`options_type`, and a constructor taking the parsed options and an rng), and a line in
 `registry.py`. Third parties name such a class in the entry point group `llmproxy.routing`.
 """

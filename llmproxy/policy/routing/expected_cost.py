@@ -10,45 +10,50 @@ from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Moment
 from llmproxy.core.prompt import BLOCK_BYTES
 from llmproxy.core.request import Request
+from llmproxy.policy.routing.adapters import IDLE, MISSING, Adapters
 from llmproxy.policy.routing.prefix_index import PrefixIndex, capacity_blocks
 from llmproxy.policy.routing.token_ratio import TokenRatio
 
 _PRIOR_S: Final = 3.0
 _HALF_LIFE_S: Final = 60.0
-_INFINITE: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCostOptions:
     """The weights of the terms (see `ExpectedCost`), and what is believed before anything is known."""
 
-    own: float = 1.0
-    """Weight of this request's uncached prompt tokens."""
-    delay: float = 0.15
-    """Weight of each request in flight there, for each of this one's uncached tokens: while they are computed, the
-    others' next tokens are late."""
-    crowd: float = 0.05
+    own: float = 2.0
+    """Weight of this request's uncached prompt tokens beside those that wait there: to compute anew what is cached
+    elsewhere takes not just time, but room in the cache from others."""
+    delay: float = 0.1
+    """By how much each request in flight there makes the prompt tokens to be computed dearer: they are computed the
+    slower for it, and meanwhile its next token is late."""
+    crowd: float = 0.02
     """Seconds that each request in flight counts for on a backend of first-guess speed."""
-    alike: float = 0.1
+    alike: float = 0.05
     """Costs that exceed the least by no more than this share count as equal: they are not known any better, and an idle
     fleet is not to be one busy backend."""
     prefill_tokens_per_s: float = 10_000.0
     """First guess of a backend's prefill speed."""
     cache_tokens: int = 400_000
     """Size of a backend's KV cache until its metrics tell."""
+    adapter_idle: float = 0.2
+    """Seconds that it takes to fetch a LoRA adapter that a backend has, but that no request uses there."""
+    adapter_missing: float = 10.0
+    """Seconds that it counts for that a backend does not know the model or adapter at all, while another one does."""
 
     def __post_init__(self) -> None:
-        if min(self.own, self.delay, self.crowd, self.alike) < 0:
-            raise ValueError("own, delay, crowd and alike cannot be negative")
+        if min(self.own, self.delay, self.crowd, self.alike, self.adapter_idle, self.adapter_missing) < 0:
+            raise ValueError("own, delay, crowd, alike, adapter_idle and adapter_missing cannot be negative")
         if self.prefill_tokens_per_s <= 0 or self.cache_tokens < 1:
             raise ValueError("prefill_tokens_per_s and cache_tokens must be positive")
 
 
 class _Book:
     """What is known of one backend. With n requests in flight, the cost of a request there is
-    `waiting_s + token_s * ((n + 1) * crowd * R0 + uncached_tokens * (own + n * delay))`."""
+    `token_s * ((pending + own * uncached_tokens) * (1 + delay * n) + crowd * R0 * (n + 1))`."""
 
-    __slots__ = ("awaiting", "bit", "busy_s", "done", "pending", "seen_at", "token_s", "waiting_s")
+    __slots__ = ("awaiting", "bit", "busy_s", "done", "pending", "seen_at", "token_s")
 
     def __init__(self, bit: int) -> None:
         self.bit = bit
@@ -57,7 +62,6 @@ class _Book:
         self.done = 0.0
         self.busy_s = 0.0
         self.seen_at = 0.0
-        self.waiting_s = 0.0
         self.token_s = 0.0
 
 
@@ -74,19 +78,23 @@ class _Placement:
 
 
 class ExpectedCost:
-    """Least of `(P + own u + delay n u) / R + crowd (n + 1) R0 / R`; equals at random.
+    """Least of `(P + own u) (1 + delay n) / R + crowd (n + 1) R0 / R`; equals at random.
 
     P: prompt tokens sent there and not yet answered by a first token; u: this request's prompt tokens that are not in
     the prefix cache there; n: requests in flight; R: learned prefill speed, `(done + 3 Rb) / (busy + 3 s)`, at most Rb,
     over the time in which any request awaits its first token, both halved every 60 busy seconds and counted when a
     first token comes; R0: the first guess of it; Rb: R0, or the speed of the fastest backend where that is more, so
-    that what has never been tried is not thought of as slow. Costs within a tenth of the least are equal.
+    that what has never been tried is not thought of as slow. Costs within a twentieth of the least are equal.
 
-    With the defaults that is the time to the first token, 0.15 of the time that others' tokens come later for it, and
-    a little for each other's company.
+    A product, because a sum does not fit all traffic: where answers are long and prompts short, n is large and decides
+    a sum alone, and requests wait for seconds at a backend that happens to have few.
+
+    Where only others have the LoRA adapter asked for, the time to get it is added.
     """
 
     __slots__ = (
+        "_adapter_s",
+        "_adapters",
         "_best",
         "_books",
         "_crowd",
@@ -109,6 +117,8 @@ class ExpectedCost:
         self._rng = rng
         self._index = PrefixIndex()
         self._ratio = TokenRatio()
+        self._adapters = Adapters()
+        self._adapter_s = {IDLE: options.adapter_idle, MISSING: options.adapter_missing}
         self._books: dict[Backend, _Book] = {}
         self._best = options.prefill_tokens_per_s
         self._fastest: _Book | None = None
@@ -119,8 +129,7 @@ class ExpectedCost:
         tokens = prompt.size * ratio
         block_tokens = BLOCK_BYTES * ratio
         depths = self._index.match(prompt.blocks)
-        lowest = _INFINITE
-        costs: list[tuple[float, Backend, float, int]] = []
+        costs: list[float] = []
         books, own, delay, crowd = self._books, self._own, self._delay, self._crowd
         for backend in candidates:
             book = books.get(backend)
@@ -131,22 +140,25 @@ class ExpectedCost:
             if uncached < 1.0:
                 uncached = 1.0
             others = backend.load.in_flight
-            cost = book.waiting_s + book.token_s * ((others + 1) * crowd + uncached * (own + others * delay))
+            work = (book.pending + own * uncached) * (1.0 + delay * others)
+            cost = book.token_s * (work + crowd * (others + 1))
             if backend.weight != backend.spec.weight:
                 # Slow start: it is to get so much less than its share.
                 cost *= backend.spec.weight / backend.weight
-            costs.append((cost, backend, uncached, hits))
-            if cost < lowest:
-                lowest = cost
-        limit = lowest * self._limit
-        equals = [(b, u, h) for c, b, u, h in costs if c <= limit]
-        if len(equals) == 1:
-            chosen, uncached, hits = equals[0]
-            request.reason = "prefix" if hits else "load"
-        else:
-            chosen, uncached, hits = self._rng.choice(equals)
+            costs.append(cost)
+        lacking = self._adapters.lacking(request.model, candidates, now)
+        if lacking:
+            get_s = (self._adapter_s.get(lacking.get(backend, 0), 0.0) for backend in candidates)
+            costs = [cost + seconds for cost, seconds in zip(costs, get_s, strict=True)]
+        limit = min(costs) * self._limit
+        equals = [place for place, cost in enumerate(costs) if cost <= limit]
+        chosen = candidates[equals[0] if len(equals) == 1 else self._rng.choice(equals)]
+        hits = depths.get(books[chosen].bit, 0) if depths else 0
+        if len(equals) > 1:
             request.reason = "tie"
-        request.note = _Placement(uncached, hits)
+        else:
+            request.reason = "prefix" if hits else "load"
+        request.note = _Placement(max(tokens - hits * block_tokens, 1.0), hits)
         return chosen
 
     def explain(self, candidates: Sequence[Backend], request: Request, now: float) -> list[dict[str, float]]:
@@ -154,17 +166,21 @@ class ExpectedCost:
         ratio = self._ratio.ratio(request.model)
         tokens = request.prompt.size * ratio
         depths = self._index.match(request.prompt.blocks)
+        lacking = self._adapters.lacking(request.model, candidates, now)
         told = []
         for backend in candidates:
             book = self._books.get(backend) or self._open(backend)
             cached = min(depths.get(book.bit, 0) * BLOCK_BYTES * ratio, tokens)
             uncached = max(tokens - cached, 1.0)
-            slow_start, in_flight = backend.spec.weight / backend.weight, backend.load.in_flight
+            in_flight = backend.load.in_flight
+            token_s = book.token_s * backend.spec.weight / backend.weight
+            waiting_s, prompt_s = book.pending * token_s, self._own * uncached * token_s
             terms = {
-                "waiting_s": book.waiting_s * slow_start,
-                "crowd_s": (in_flight + 1) * self._crowd * book.token_s * slow_start,
-                "prompt_s": uncached * self._own * book.token_s * slow_start,
-                "delay_s": uncached * in_flight * self._delay * book.token_s * slow_start,
+                "waiting_s": waiting_s,
+                "prompt_s": prompt_s,
+                "delay_s": (waiting_s + prompt_s) * self._delay * in_flight,
+                "crowd_s": (in_flight + 1) * self._crowd * token_s,
+                "adapter_s": self._adapter_s.get(lacking.get(backend, 0), 0.0),
             }
             told.append(
                 {
@@ -212,6 +228,12 @@ class ExpectedCost:
         if book is not None and book is self._fastest:
             self._fastest, self._best = None, self._options.prefill_tokens_per_s
         self._index.forget(backend)
+        self._adapters.forget(backend)
+
+    def seen_tokens_per_s(self, backend: Backend) -> float | None:
+        """As R, without what was believed before; None until that counts for less than what was seen."""
+        book = self._books.get(backend)
+        return book.done / book.busy_s if book is not None and book.busy_s >= _PRIOR_S else None
 
     def _open(self, backend: Backend) -> _Book:
         book = self._books[backend] = _Book(self._index.bit(backend))
@@ -237,7 +259,6 @@ class ExpectedCost:
             # All that waits there should have been answered by now.
             overdue_s = max(now - book.seen_at - book.pending / self._speed(book, 0.0), 0.0)
         book.token_s = 1 / self._speed(book, overdue_s)
-        book.waiting_s = book.pending * book.token_s
 
     def _speed(self, book: _Book, overdue_s: float) -> float:
         """Rb until the backend has been seen to be slower."""

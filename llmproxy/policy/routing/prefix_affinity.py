@@ -8,6 +8,7 @@ from typing import ClassVar
 from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Moment
 from llmproxy.core.request import Request
+from llmproxy.policy.routing.adapters import MISSING, Adapters
 from llmproxy.policy.routing.prefix_index import PrefixIndex, capacity_blocks
 
 
@@ -29,15 +30,16 @@ class PrefixAffinityOptions:
 
 class PrefixAffinity:
     """Most matching blocks among those within the load bound; without a match, lowest `(in_flight + 1) / weight`;
-    equals at random."""
+    equals at random. Those within the bound that have the model or LoRA adapter asked for come before all others."""
 
-    __slots__ = ("_index", "_options", "_rng")
+    __slots__ = ("_adapters", "_index", "_options", "_rng")
     options_type: ClassVar = PrefixAffinityOptions
 
     def __init__(self, options: PrefixAffinityOptions, rng: random.Random) -> None:
         self._options = options
         self._rng = rng
         self._index = PrefixIndex()
+        self._adapters = Adapters()
 
     def pick(self, candidates: Sequence[Backend], request: Request, now: float) -> Backend:
         blocks = request.prompt.blocks
@@ -45,16 +47,19 @@ class PrefixAffinity:
         least = max(self._options.min_match * len(blocks), 1)
         in_flight = 1 + sum(backend.load.in_flight for backend in candidates)
         per_weight = self._options.load_bound * in_flight / sum(backend.weight for backend in candidates)
+        lacking = self._adapters.lacking(request.model, candidates, now)
         ranked = []
         for place, backend in enumerate(candidates):
             load = backend.load.in_flight
             depth = depths.get(self._index.bit(backend), 0) if depths else 0
-            if depth < least or load >= per_weight * backend.weight + 2:
+            beyond = load >= per_weight * backend.weight + 2
+            if depth < least or beyond:
                 depth = 0
-            ranked.append((-depth, (load + 1) / backend.weight, self._rng.random(), place))
+            lacks = bool(lacking) and (beyond or lacking.get(backend) == MISSING)
+            ranked.append((lacks, -depth, (load + 1) / backend.weight, self._rng.random(), place))
         best = min(ranked)
-        request.reason = "prefix" if best[0] else "load"
-        return candidates[best[3]]
+        request.reason = "prefix" if best[1] else "load"
+        return candidates[best[4]]
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
         if moment is Moment.SENT:
@@ -62,3 +67,4 @@ class PrefixAffinity:
 
     def forget(self, backend: Backend) -> None:
         self._index.forget(backend)
+        self._adapters.forget(backend)

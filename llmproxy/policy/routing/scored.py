@@ -19,6 +19,8 @@ class ScoredOptions:
     queue: float = 2.0
     kv: float = 2.0
     gpu: float = 0.0
+    adapter: float = 4.0
+    """Makes a difference only where backends have different models or LoRA adapters."""
 
     def __post_init__(self) -> None:
         weights = [getattr(self, field.name) for field in fields(self)]
@@ -44,7 +46,11 @@ class Scored:
                 totals[place] += weight * score
         best = max(totals)
         equals = [backend for backend, total in zip(candidates, totals, strict=True) if total == best]
-        return equals[0] if len(equals) == 1 else self._rng.choice(equals)
+        if len(equals) == 1:
+            request.reason = "score"
+            return equals[0]
+        request.reason = "tie"
+        return self._rng.choice(equals)
 
     def explain(self, candidates: Sequence[Backend], request: Request, now: float) -> list[dict[str, float]]:
         """Each scorer's weighted part."""

@@ -58,6 +58,7 @@ class SessionAffinity(Unlearning):
     def pick(self, candidates: Sequence[Backend], request: Request, now: float) -> Backend:
         session = self.session(request)
         if session is None:
+            request.reason = "load"
             return self._sessionless.pick(candidates, request, now)
         total_weight = 0.0
         in_flight = 1
@@ -67,6 +68,7 @@ class SessionAffinity(Unlearning):
         per_weight = self._bound * in_flight / total_weight
         # Rounding up leaves room somewhere: the shares add up to at least what is in flight with this request.
         roomy = [backend for backend in candidates if backend.load.in_flight < ceil(per_weight * backend.weight)]
+        request.reason = "session" if len(roomy) == len(candidates) else "bounded"
         # Unless load_bound is 1 and the shares come out a last place too low.
         return self._rendezvous.first(digest(session), roomy or candidates)
 

@@ -53,6 +53,8 @@ class Admin:
         self.metrics = (b"llmproxy_up 1\n", "text/plain; version=0.0.4; charset=utf-8")
         self.drains = []
         self.facts = {}
+        self.questions = []
+        self.answer = {}
 
     def add_pool(self, name, *ids):
         config = PoolConfig.model_validate({"backends": [{"url": f"http://{id}:8000", "id": id} for id in ids]})
@@ -68,6 +70,12 @@ class Admin:
         async def reload():
             return self.reload_result
 
+        def explain(*question):
+            self.questions.append(question)
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
         return AdminDeps(
             pools=lambda: self.pools,
             clock=self.clock,
@@ -77,13 +85,14 @@ class Admin:
             token=lambda: self.token,
             on_drain=lambda pool: self.drains.append(pool.name),
             describe=lambda pool, backend: self.facts,
+            explain=explain,
         )
 
-    async def ask(self, method, path, **headers):
+    async def ask(self, method, path, data=None, **headers):
         """(status, body, headers); the body parsed when it is JSON."""
         url = f"http://127.0.0.1:{self.server.port}{path}"
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.client.request(method, url, headers=headers) as response:
+        async with self.client.request(method, url, data=data, headers=headers) as response:
             body = await response.read()
             is_json = response.content_type == "application/json"
             return response.status, json.loads(body) if is_json and body else body, response.headers

@@ -1,6 +1,7 @@
 """The admin port over real sockets."""
 
 import copy
+import io
 import socket
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from llmproxy.admin.server import AdminServer
 from llmproxy.control.reload import ReloadResult
 from llmproxy.core.backend import Gauges, Status
+from llmproxy.core.errors import BadRequest
 
 
 async def test_live_as_long_as_it_answers(admin):
@@ -181,3 +183,40 @@ async def test_stop_closes_the_port(admin):
     await admin.server.stop()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+async def test_explain_hands_on_the_question_and_its_answer(admin):
+    pool = admin.add_pool("llama", "a")
+    admin.answer = {"pick": "a"}
+    assert (await admin.ask("GET", "/admin/pools/llama/explain"))[:2] == (200, {"pick": "a"})
+    assert (await admin.ask("GET", "/admin/pools/llama/explain?model=m&prompt_bytes=36000"))[0] == 200
+    body = b'{"messages": "%b"}' % (b"x" * 1_000_000)
+    assert (await admin.ask("POST", "/admin/pools/llama/explain?model=m", body))[0] == 200
+    assert admin.questions == [(pool, b"", None, 0), (pool, b"", "m", 36000), (pool, body, "m", 0)]
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "code", "words"),
+    [
+        ("GET", "?modle=m", "unknown_parameter", "modle"),
+        ("GET", "?prompt_bytes=1e3", "invalid_parameter", "prompt_bytes"),
+        ("GET", "?prompt_bytes=-1", "invalid_parameter", "prompt_bytes"),
+        ("GET", f"?prompt_bytes={'9' * 5000}", "invalid_parameter", "prompt_bytes"),
+        ("POST", "", "no_body", "POST"),
+    ],
+)
+async def test_questions_that_make_no_sense(admin, method, query, code, words):
+    admin.add_pool("llama", "a")
+    status, body, _ = await admin.ask(method, f"/admin/pools/llama/explain{query}")
+    assert (status, body["error"]["code"]) == (400, code)
+    assert words in body["error"]["message"]
+    assert admin.questions == []
+
+
+async def test_a_body_that_is_no_request_and_one_that_is_too_large(admin):
+    admin.add_pool("llama", "a")
+    admin.answer = BadRequest("no JSON", code="invalid_json")
+    status, body, _ = await admin.ask("POST", "/admin/pools/llama/explain", b"x")
+    assert (status, body["error"]) == (400, {"code": "invalid_json", "message": "no JSON"})
+    assert (await admin.ask("POST", "/admin/pools/llama/explain", io.BytesIO(b"x" * 5_000_000)))[0] == 413
+    assert (await admin.ask("POST", "/admin/pools/gemma/explain", b"x"))[0] == 404

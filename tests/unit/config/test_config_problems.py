@@ -73,7 +73,14 @@ def test_everything_wrong_is_said_at_once_in_the_order_of_the_file(errors_of):
         ("routes: [3]", "routes[0]: must be a mapping (key: value)"),
         ("models: {m: {rewrite: x}}", "models.m.pool: is required"),
         ('models: {m: {pool: main, rewrite: ""}}', "models.m.rewrite: must not be empty"),
-        ("logging: {color: yes}", "logging.color: unknown key; the keys here are access, file, level"),
+        (
+            "logging: {color: yes}",
+            "logging.color: unknown key; the keys here are access, file, level, prefix_hashes, prefix_salt",
+        ),
+        (
+            "logging: {prefix_salt: too short}",
+            "logging: prefix_salt needs 16 characters or more: who guesses it can test what prompts said",
+        ),
         ("pools: {main: {backends: []}}", "pools.main.backends: needs at least one entry"),
         ("pools: {}", "pools: needs at least one entry"),
         ("pools: {a b: {backends: ['http://h']}}", 'pools."a b": must match ^[A-Za-z0-9._-]{1,64}$'),

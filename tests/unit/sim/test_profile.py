@@ -6,6 +6,8 @@ import pytest
 
 from llmproxy.sim.profile import Profile, read_profile
 
+ROOT = Path(__file__).parents[3]
+
 
 def test_the_defaults_are_the_published_ones() -> None:
     profile = Profile()
@@ -54,3 +56,26 @@ def test_faults_are_said_with_their_line(tmp_path: Path, text: str, words: str) 
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         read_profile(tmp_path / "p.yaml")
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    profile = Profile(name='a "name": # of one', base_s=1.25e-7, token_s=1 / 3, sequence_s=4e-3, ttft_s=5e-3, speed=2.0)
+    path.write_text(profile.yaml())
+    assert read_profile(path) == profile
+
+
+def test_what_a_sequence_and_a_request_cost_by_themselves() -> None:
+    plain, profile = Profile(), Profile(sequence_s=3e-3, ttft_s=0.5)
+    assert profile.step_s(4, 100, 50, 0) == pytest.approx(plain.step_s(4, 100, 50, 0) + 4 * 3e-3)
+    assert profile.isolated_ttft_s(3000) == pytest.approx(plain.isolated_ttft_s(3000) + 0.5)
+    # A faster GPU makes no faster HTTP.
+    assert profile.at(2).isolated_ttft_s(3000) == pytest.approx(plain.isolated_ttft_s(3000) / 2 + 0.5)
+    assert profile.engine_options().ttft_s == 0.5
+    with pytest.raises(ValueError, match="no time negative"):
+        Profile(ttft_s=-1e-3)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "profiles").glob("*.yaml")), ids=lambda path: path.name)
+def test_published_profiles(path: Path) -> None:
+    assert read_profile(path).isolated_ttft_s(1000) > 0

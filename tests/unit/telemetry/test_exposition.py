@@ -48,6 +48,7 @@ def busy_metrics() -> Metrics:
     metrics.requests["p", "llama", "b0", 200] += 3
     metrics.attempts["p", "b0", "reset"] += 1
     metrics.retries["p", "reset"] += 1
+    metrics.decisions["p", "prefix"] += 1
     metrics.abandoned["p"] += 2
     metrics.shed["p", "queue_full"] += 1
     metrics.errors["overloaded", "proxy"] += 1

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Moment
 from llmproxy.core.request import Request
+from llmproxy.policy.routing.scorers.adapter import AdapterScorer
 from llmproxy.policy.routing.scorers.gpu import GpuScorer
 from llmproxy.policy.routing.scorers.kv import KvScorer
 from llmproxy.policy.routing.scorers.prefix import PrefixScorer
@@ -29,5 +30,5 @@ class Scorer(Protocol):
 
 
 SCORERS: Final[Mapping[str, type[Scorer]]] = MappingProxyType(
-    {"gpu": GpuScorer, "kv": KvScorer, "prefix": PrefixScorer, "queue": QueueScorer}
+    {"adapter": AdapterScorer, "gpu": GpuScorer, "kv": KvScorer, "prefix": PrefixScorer, "queue": QueueScorer}
 )

@@ -147,6 +147,13 @@ def test_a_long_prompt_has_the_time_it_takes():
     assert engine.seconds_until_hung() == 460
 
 
+def test_no_speed_is_believed_that_would_excuse_a_hang_for_ever():
+    engine = Watched()
+    engine.work = Work(requests=1, prompt_tokens=5_000, prefill_tokens_per_s=0.001)
+    engine.look()
+    assert engine.seconds_until_hung() == 60 + 4 * 5_000 / 200
+
+
 def test_a_short_prompt_makes_no_difference():
     engine = Watched()
     engine.work = Work(requests=1, prompt_tokens=30, prefill_tokens_per_s=10_000)

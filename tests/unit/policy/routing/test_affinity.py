@@ -52,6 +52,18 @@ class TestSessionAffinity:
         assert len(counts) == 4
         assert all(850 < count < 1150 for count in counts.values())
 
+    def test_says_why(self, policy, backends):
+        two, sticky = backends(1, 1), policy("session_affinity")
+        asked = [session("s"), Request()]
+        for request in asked:
+            sticky.pick(two, request, 0.0)
+        assert [request.reason for request in asked] == ["session", "load"]
+        home = sticky.pick(two, asked[0], 0.0)
+        for _ in range(10):
+            home.load.enter()
+        assert sticky.pick(two, asked[0], 0.0) is not home
+        assert asked[0].reason == "bounded"
+
     def test_no_session_means_least_connections(self, policy, backends):
         two, sticky = backends(1, 1), policy("session_affinity")
         for _ in range(20):
