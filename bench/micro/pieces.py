@@ -9,9 +9,13 @@ import msgspec
 
 from llmproxy.core.backend import Backend, BackendSpec
 from llmproxy.core.lease import Lease
+from llmproxy.core.ports import Moment
+from llmproxy.core.prompt import Prompt
 from llmproxy.core.request import Request
 from llmproxy.pipeline.body import decode, with_model
 from llmproxy.pipeline.ids import RequestIds
+from llmproxy.pipeline.prompts import prompt_of
+from llmproxy.policy.routing.expected_cost import ExpectedCost, ExpectedCostOptions
 from llmproxy.policy.routing.least_connections import LeastConnections
 from llmproxy.policy.routing.options import NoOptions
 from llmproxy.telemetry.line import LineEncoder
@@ -80,6 +84,38 @@ def pick_of_8() -> Call:
     return lambda: policy.pick(backends, request, 0.0)
 
 
+def _fleet_of_64(body: bytes) -> tuple[ExpectedCost, list[Backend]]:
+    """Backends with requests in flight and prompts in their caches, an eighth of them the beginning of this one."""
+    rng = random.Random(1)
+    policy = ExpectedCost(ExpectedCostOptions(), rng)
+    backends = [Backend(BackendSpec(str(number), f"http://10.0.0.{number}:8000")) for number in range(64)]
+    for number, backend in enumerate(backends):
+        for turn in range(rng.randrange(1, 12)):
+            blocks = prompt_of(body, "m").blocks[:16] if number % 8 == 0 and not turn else [rng.getrandbits(64)]
+            placed = Request(model="m", prompt=lambda blocks=blocks: Prompt(2048 * len(blocks), blocks))
+            policy.pick([backend], placed, 0.0)
+            policy.observe(Moment.SENT, backend, placed, 0.0)
+            backend.load.enter()
+            if turn:
+                policy.observe(Moment.FIRST_TOKEN, backend, placed, 1.0)
+    return policy, backends
+
+
+def pick_of_64() -> Call:
+    """`expected_cost`: match and score, without the hash."""
+    body = _body(36_000)
+    policy, backends = _fleet_of_64(body)
+    request = Request(model="m", prompt=lambda: prompt_of(body, "m"))
+    return lambda: policy.pick(backends, request, 2.0)
+
+
+def decide_of_64() -> Call:
+    """The same with the hash of a 36 KB prompt: all that a decision costs."""
+    body = _body(36_000)
+    policy, backends = _fleet_of_64(body)
+    return lambda: policy.pick(backends, Request(model="m", prompt=lambda: prompt_of(body, "m")), 2.0)
+
+
 def lease() -> Call:
     backend = Backend(BackendSpec("one", "http://10.0.0.1:8000"))
 
@@ -124,6 +160,8 @@ PIECES: tuple[Callable[[], Call], ...] = (
     rewrite_1kb,
     request_id,
     pick_of_8,
+    pick_of_64,
+    decide_of_64,
     lease,
     observe,
     access_record,

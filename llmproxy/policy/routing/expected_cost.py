@@ -130,18 +130,15 @@ class ExpectedCost:
         block_tokens = BLOCK_BYTES * ratio
         depths = self._index.match(prompt.blocks)
         costs: list[float] = []
-        books, own, delay, crowd = self._books, self._own, self._delay, self._crowd
+        book_of, own, delay, crowd = self._books.get, self._own, self._delay, self._crowd
+        all_of_it = own * max(tokens, 1.0)
         for backend in candidates:
-            book = books.get(backend)
-            if book is None:
-                book = self._open(backend)
-            hits = depths.get(book.bit, 0) if depths else 0
-            uncached = tokens - hits * block_tokens if hits else tokens
-            if uncached < 1.0:
-                uncached = 1.0
+            book = book_of(backend) or self._open(backend)
+            tokens_to_do = book.pending + all_of_it
+            if depths and (hits := depths.get(book.bit, 0)):
+                tokens_to_do = book.pending + own * max(tokens - hits * block_tokens, 1.0)
             others = backend.load.in_flight
-            work = (book.pending + own * uncached) * (1.0 + delay * others)
-            cost = book.token_s * (work + crowd * (others + 1))
+            cost = book.token_s * (tokens_to_do * (1.0 + delay * others) + crowd * (others + 1))
             if backend.weight != backend.spec.weight:
                 # Slow start: it is to get so much less than its share.
                 cost *= backend.spec.weight / backend.weight
@@ -153,7 +150,7 @@ class ExpectedCost:
         limit = min(costs) * self._limit
         equals = [place for place, cost in enumerate(costs) if cost <= limit]
         chosen = candidates[equals[0] if len(equals) == 1 else self._rng.choice(equals)]
-        hits = depths.get(books[chosen].bit, 0) if depths else 0
+        hits = depths.get(self._books[chosen].bit, 0) if depths else 0
         if len(equals) > 1:
             request.reason = "tie"
         else:
