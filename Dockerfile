@@ -6,7 +6,7 @@ COPY llmproxy ./llmproxy
 # The hot path compiled: the image needs no compiler to run it.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && \
     python -m venv /opt/llmproxy && \
-    LLMPROXY_COMPILE=1 /opt/llmproxy/bin/pip install --no-cache-dir -c constraints.txt '.[redis,gpu]'
+    LLMPROXY_COMPILE=1 /opt/llmproxy/bin/pip install --no-cache-dir -c constraints.txt '.[redis,jwt,gpu]'
 
 FROM python:3.11-slim
 COPY --from=build /opt/llmproxy /opt/llmproxy

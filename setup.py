@@ -10,7 +10,7 @@ import sys
 from setuptools import Extension, setup
 
 HOT = {
-    "llmproxy/core": "backend board lease outcome pool request step",
+    "llmproxy/core": "backend board buckets lease limits outcome pool request step",
     "llmproxy/wire": (
         "answer_head answer_sink chunks client connections deadlines downstream fields flow inbound intake linger "
         "relay settings upstream watchers"
@@ -21,7 +21,9 @@ HOT = {
     ),
     "llmproxy/policy/health": "breaker registry slow_start window",
     "llmproxy/policy/retry": "budget",
+    "llmproxy/policy/limits": "answers estimate limiter plan usage verdict",
     "llmproxy/policy/routing": "least_connections round_robin",
+    "llmproxy/stores": "memory",
     "llmproxy/telemetry": "line metrics writer",
 }
 """What runs for every request, or every piece of an answer."""

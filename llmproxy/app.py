@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmproxy import __version__
+from llmproxy.access import Access
 from llmproxy.admin.deps import AdminDeps
 from llmproxy.admin.server import AdminServer
 from llmproxy.config.model import Config, PoolConfig
@@ -27,6 +28,7 @@ from llmproxy.core.outcome import Outcome
 from llmproxy.core.pool import Pool
 from llmproxy.core.ports import ProbeResult
 from llmproxy.in_flight import InFlight
+from llmproxy.limiting import Limiting
 from llmproxy.pipeline.account import Account
 from llmproxy.pipeline.explain import asked, decision
 from llmproxy.pipeline.handler import Handler
@@ -34,12 +36,13 @@ from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.local import LocalAnswers
 from llmproxy.pipeline.room import Turn
 from llmproxy.pipeline.snapshot import ServingPool, Snapshot
-from llmproxy.policy.admission.fifo import FifoQueue
+from llmproxy.policy.admission.admission import Admission
+from llmproxy.policy.admission.report import by_priority, report
 from llmproxy.policy.health.breaker import State
 from llmproxy.policy.health.registry import Health
 from llmproxy.policy.retry.budget import Budget
 from llmproxy.policy.routing.registry import build as build_policy
-from llmproxy.settings import connection_settings, health_settings, prefix_secret
+from llmproxy.settings import admission_options, connection_settings, health_settings, prefix_secret
 from llmproxy.telemetry import gauges
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.exposition import Exposition
@@ -98,6 +101,8 @@ class App:
         self._status_log = StatusLog(clock)
         self._leavers = Leavers(clock, on_backend=self._forget_backend, on_pool=self.metrics.forget_pool)
         self._tls: ListenerTls | None = None
+        self._access = Access(time.time)
+        self._limiting = Limiting(self._rng, clock)
         self._in_flight = InFlight(lambda: self.listener.connections, clock)
         self._progress = ProgressWatch(
             lambda: self.pools, self._in_flight.work, resolver=self.resolver, clock=clock, on_hung=self._hung
@@ -135,6 +140,10 @@ class App:
             local=LocalAnswers(self._catalog.names, time.time()),
         )
         self.handler.prefix_secret = self._prefix_secret
+        self.handler.gate = await self._access.configure(self.config)
+        self.handler.limiter = await self._limiting.prepare(self.config)
+        await self._access.commit(self.config)
+        await self._limiting.commit(self.config)
         self.listener = Listener(
             self.handler,
             deadlines=self._deadlines,
@@ -184,6 +193,8 @@ class App:
             await self._drained(LAST_WORDS_S)
         self.listener.abort_all()
         await self.reloader.stop()
+        await self._access.stop()
+        await self._limiting.stop()
         await self._catalog.stop()
         await self.scraper.stop()
         await self._progress.stop()
@@ -225,10 +236,15 @@ class App:
         # Anew at each reload: the files may have changed although their names have not.
         certificate = None if tls is None else await asyncio.to_thread(listener_context, tls)
         await self._registrar.prepare(config.pools)
+        gate = await self._access.configure(config)
+        limiter = await self._limiting.prepare(config)
         gone = self.pools.keys() - config.pools.keys()
         self._set_pools(config)
         self.config = config
         self.handler.snapshot = Snapshot(config, self.pools)
+        self.handler.gate, self.handler.limiter = gate, limiter
+        await self._access.commit(config)
+        await self._limiting.commit(config)
         self.listener.configure(connection_settings(config))
         self.listener.max_connections = config.server.limits.connections
         if self._tls is not None and certificate is not None:
@@ -264,20 +280,23 @@ class App:
             health = Health(health_settings(settings), self._rng, on_change=self._status_changed(name))
             self._health[name] = health
             budget = self._budgets[name] = Budget(settings.retry.budget, settings.retry.budget_floor)
+            routing = build_policy(settings.policy.name, settings.policy.options, self._rng)
             return Pool(
                 name=name,
                 settings=settings,
-                routing=build_policy(settings.policy.name, settings.policy.options, self._rng),
+                routing=routing,
                 health=health,
                 retries=budget,
-                queue=FifoQueue[Turn](settings.queue.max, settings.queue.wait),
+                queue=Admission[Turn](admission_options(settings), routing),
             )
+        routing = pool.routing
         if pool.settings.policy != settings.policy:
-            pool.set_routing(build_policy(settings.policy.name, settings.policy.options, self._rng))
+            routing = build_policy(settings.policy.name, settings.policy.options, self._rng)
+        pool.queue.configure(admission_options(settings), routing)
+        pool.set_routing(routing)
         pool.settings = settings
         self._health[name].configure(health_settings(settings), now)
         self._budgets[name].configure(settings.retry.budget, settings.retry.budget_floor)
-        pool.queue.configure(settings.queue.max, settings.queue.wait)
         return pool
 
     def _members_changed(self, pool: Pool[PoolConfig]) -> None:
@@ -340,6 +359,7 @@ class App:
             on_drain=lambda pool: self.handler.room(pool).freed(),
             describe=self._describe,
             explain=self._explain,
+            queue=lambda pool: report(pool.queue, self._clock()),
         )
 
     def _explain(self, pool: ServingPool, body: bytes, model: str | None, prompt_bytes: int) -> dict[str, Any]:
@@ -357,6 +377,13 @@ class App:
             for backend in pool.backends
         }
 
+    def _waiting_by_priority(self) -> dict[tuple[str, ...], float]:
+        return {
+            (name, band): float(count)
+            for name, pool in self.pools.items()
+            for band, count in by_priority(pool.queue).items()
+        }
+
     def _watch_gauges(self) -> None:
         metrics, listener, handler = self.metrics, self.listener, self.handler
         metrics.watch(lambda: self.pools.values())
@@ -364,6 +391,10 @@ class App:
             metrics.read(name, read)
         metrics.read("llmproxy_scrapes_total", lambda: self.scraper.counts)
         metrics.read("llmproxy_backend_hangs_total", lambda: self._progress.hangs)
+        metrics.read(
+            "llmproxy_queue_waiting_by_priority",
+            self._waiting_by_priority,
+        )
         metrics.read("llmproxy_queue_waiting", lambda: {name: pool.queue.waiting for name, pool in self.pools.items()})
         metrics.read(
             "llmproxy_connections",
@@ -374,6 +405,9 @@ class App:
             lambda: {"downstream": listener.accepted, "upstream": self.links.totals()[1]},
         )
         metrics.read("llmproxy_breaker_state", self._breakers)
+        self._limiting.tell(metrics)
+        metrics.read("llmproxy_auth_total", lambda: self._access.results)
+        metrics.read("llmproxy_auth_store_age_seconds", self._access.store_age_s)
         metrics.read("llmproxy_connections_refused_total", lambda: listener.refused)
         metrics.read("llmproxy_connections_reused_total", lambda: handler.reused)
         metrics.read("llmproxy_buffered_body_bytes", lambda: handler.buffered)

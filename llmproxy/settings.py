@@ -1,8 +1,15 @@
 """The configuration in the words of the layers that may not know it."""
 
 import secrets
+from math import inf
 
 from llmproxy.config.model import Config, LoggingConfig, PoolConfig
+from llmproxy.core.condition import parse_condition
+from llmproxy.policy.admission.deadline import Slo
+from llmproxy.policy.admission.lanes import Lane
+from llmproxy.policy.admission.options import AdmissionOptions
+from llmproxy.policy.admission.queue import Bounds
+from llmproxy.policy.admission.saturation.adaptive import AdaptiveOptions
 from llmproxy.policy.health.settings import HealthSettings
 from llmproxy.wire.settings import ConnectionSettings
 
@@ -42,3 +49,26 @@ def prefix_secret(settings: LoggingConfig) -> bytes:
     if settings.access == "off" or not settings.prefix_hashes:
         return b""
     return settings.prefix_salt.encode() or secrets.token_bytes(32)
+
+
+def admission_options(settings: PoolConfig) -> AdmissionOptions:
+    """What a pool's `queue` and `admission` say."""
+    queue, admission = settings.queue, settings.admission
+    slo, adaptive = admission.slo, admission.adaptive
+    return AdmissionOptions(
+        bounds=Bounds(
+            waiting_max=queue.max,
+            wait_s=queue.wait,
+            bytes_max=queue.bytes,
+            tenant_waiting_max=queue.tenant_max,
+            tenant_bytes_max=queue.tenant_bytes,
+            min_share=queue.min_share,
+        ),
+        backlog_s=admission.backlog,
+        slo=Slo(slo.ttft or inf, slo.ttft_scaled, slo.tpot or inf),
+        tenant_share=queue.tenant_share,
+        lanes=tuple(Lane(lane.name, parse_condition(lane.when), lane.max_share) for lane in admission.lanes),
+        adaptive=AdaptiveOptions(adaptive.min, adaptive.start, adaptive.max, adaptive.tolerance)
+        if adaptive.enabled
+        else None,
+    )

@@ -12,7 +12,7 @@ depend on the machine. Engines are emulated with known times, so that what is fo
 Everything belongs to a `Stage`, which ends it, by process id, whatever happens. One file a lab.
 """
 
-from bench.labs import gap, hang, kill, leave, reload, shutdown, spread
+from bench.labs import gap, hang, kill, leave, limits, reload, shutdown, spread
 from bench.labs.base import Finding, Lab
 
 LABS: tuple[Lab, ...] = (
@@ -23,6 +23,7 @@ LABS: tuple[Lab, ...] = (
     leave.LAB,
     gap.LAB,
     hang.LAB,
+    limits.LAB,
 )
 
 __all__ = ["LABS", "Finding", "Lab"]

@@ -19,7 +19,6 @@ right same saw say school sea set should show side small some sound spell still 
 _OPENING_WORDS: Final = 1500
 """More than a block of the routing's prefix index."""
 _TURN_WORDS: Final = 200
-_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,11 @@ async def chat(
     chats: int = 12,
     turns: int = 3,
     at_once: int = 4,
+    pause_s: float = 0.2,
 ) -> Outcome:
-    """Hold the chats through the proxy, `at_once` at a time, each turn a piece longer than the one before it. Engines
-    must be idle, and their caches empty."""
+    """Hold the chats through the proxy, `at_once` at a time, each turn a piece longer than the one before it, after
+    a pause of `pause_s` in the mean. Without one, whoever comes back finds a place where it just left one, under any
+    policy. Engines must be idle, and their caches empty."""
     async with session() as http:
         engines = [EngineClient(http, url, key) for url in engine_urls]
         proxy = EngineClient(http, proxy_url)
@@ -59,7 +60,7 @@ async def chat(
                     heard = await proxy.ask(model, text, 4 + rng.randrange(8))
                     ttfts.append(heard.ttft_s)
                     text += " " + " ".join(rng.choices(vocabulary, k=_TURN_WORDS))
-                    await asyncio.sleep(rng.random() * 2 * _PAUSE_S)
+                    await asyncio.sleep(rng.random() * 2 * pause_s)
 
         await asyncio.gather(*(hold(number) for number in range(chats)))
         after = [await engine.gauges() for engine in engines]

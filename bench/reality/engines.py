@@ -73,7 +73,7 @@ async def chats(pair: Engines, stage: Stage) -> dict[str, Outcome]:
         await _forget(pair)
         proxy = await stage.proxy(_config(pair, stage, policy))
         urls = [one.url for one in pair.both]
-        found[policy] = await chat(f"http://127.0.0.1:{proxy.port}", urls, KEY, MODEL)
+        found[policy] = await chat(f"http://127.0.0.1:{proxy.port}", urls, KEY, MODEL, at_once=8, pause_s=4.0)
     return found
 
 

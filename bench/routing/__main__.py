@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.routing.experiments import EXPERIMENTS, GROUPS, POLICIES
+from bench.routing.overload import ADMISSION, OVERLOADS, OverloadTask, print_overload
+from bench.routing.overload import run as run_overload
 from bench.routing.replay import Row, Task, run
 from bench.routing.report import print_experiment, print_targets, save
 from llmproxy.sim.trace import Arrival
@@ -20,6 +22,7 @@ from llmproxy.sim.traces import TraceError, read_trace
 _TRACE = Path(__file__).resolve().parents[3] / "shared" / "traces" / "mooncake_conversation.csv.gz"
 _QUICK_REQUESTS = 1500
 _QUICK_SEEDS = 2
+OVERLOAD = "overload"
 
 
 def _names(text: str) -> list[str]:
@@ -40,31 +43,41 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--requests", type=_part, metavar="[FROM:]TO", help="part of the trace (default: 7000)")
     parser.add_argument("--seeds", type=int, metavar="N", help="default: 4")
     parser.add_argument("--quick", action="store_true", help="1,500 requests, 2 seeds: to see that all works")
-    parser.add_argument("--only", type=_names, help="comma-separated: " + ", ".join([*EXPERIMENTS, *GROUPS]))
+    parser.add_argument("--only", type=_names, help="comma-separated: " + ", ".join([*EXPERIMENTS, *GROUPS, OVERLOAD]))
     parser.add_argument("--policies", type=_names, help="comma-separated: " + ", ".join(POLICIES))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--json", type=Path, metavar="PATH", help="one line for each experiment, policy, load and seed")
     options = parser.parse_args(given)
     options.requests = options.requests or slice(_QUICK_REQUESTS if options.quick else 7000)
     options.seeds = options.seeds or (_QUICK_SEEDS if options.quick else 4)
-    options.only = [one for name in options.only or EXPERIMENTS for one in GROUPS.get(name, (name,))]
+    options.only = [one for name in options.only or (*EXPERIMENTS, OVERLOAD) for one in GROUPS.get(name, (name,))]
     options.policies = options.policies or list(POLICIES)
-    for chosen, known in ((options.only, EXPERIMENTS), (options.policies, POLICIES)):
+    for chosen, known in ((options.only, (*EXPERIMENTS, OVERLOAD)), (options.policies, POLICIES)):
         unknown = [name for name in chosen if name not in known]
         if unknown:
             parser.error(f"unknown: {', '.join(unknown)} (known: {', '.join(known)})")
     return options
 
 
-def tasks(experiments: Sequence[str], policies: Sequence[str], seeds: int) -> list[Task]:
+def tasks(experiments: Sequence[str], policies: Sequence[str], seeds: int) -> list[Task | OverloadTask]:
     """The long ones first, so that no process is left alone with one in the end."""
-    wanted = [Task(name, policy, seed) for name in experiments for policy in policies for seed in range(seeds)]
-    return sorted(wanted, key=lambda task: EXPERIMENTS[task.experiment].load is not None)
+    names = [name for name in experiments if name != OVERLOAD]
+    wanted = [Task(name, policy, seed) for name in names for policy in policies for seed in range(seeds)]
+    wanted.sort(key=lambda task: EXPERIMENTS[task.experiment].load is not None)
+    overload = range(seeds) if OVERLOAD in experiments else ()
+    return [*(OverloadTask(tuple(policies), seed) for seed in overload), *wanted]
 
 
-def _rows(arrivals: Sequence[Arrival], options: argparse.Namespace, wanted: Sequence[Task]) -> Iterator[list[Row]]:
+def _rows(
+    arrivals: Sequence[Arrival], options: argparse.Namespace, wanted: Sequence[Task | OverloadTask]
+) -> Iterator[list[Row]]:
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(run, arrivals, options.jitter, task) for task in wanted]
+        futures = [
+            pool.submit(run_overload, arrivals, options.jitter, task)
+            if isinstance(task, OverloadTask)
+            else pool.submit(run, arrivals, options.jitter, task)
+            for task in wanted
+        ]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -88,11 +101,12 @@ def main(given: Sequence[str] | None = None) -> int:
         for found in _rows(arrivals, options, wanted):
             rows += found
             progress.advance(bar)
-    order = {name: place for place, name in enumerate([*EXPERIMENTS, *POLICIES])}
+    order = {name: place for place, name in enumerate([*EXPERIMENTS, *OVERLOADS, ADMISSION, *POLICIES])}
     rows.sort(key=lambda row: (order[row["experiment"]], order[row["policy"]], row["load"], row["seed"]))
-    for name in dict.fromkeys(row["experiment"] for row in rows):
+    for name in dict.fromkeys(row["experiment"] for row in rows if row["experiment"] in EXPERIMENTS):
         print_experiment(console, rows, name)
-    print_targets(console, rows)
+    print_overload(console, rows)
+    print_targets(console, [row for row in rows if row["experiment"] in EXPERIMENTS])
     if options.json:
         save(rows, options.json)
     return 0

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from bench.routing.experiments import EXPERIMENTS, POLICIES, SCRAPE_OWN_S, SCRAPE_S, Conditions
+from llmproxy.policy.admission.options import AdmissionOptions
 from llmproxy.sim.backends import parse_backends
 from llmproxy.sim.fleet import Fleet
 from llmproxy.sim.profile import Profile
@@ -54,7 +55,13 @@ def run(trace: Sequence[Arrival], jitter_s: float, task: Task) -> list[Row]:
 
 
 def replay(
-    trace: Sequence[Arrival], jitter_s: float, policy: str, conditions: Conditions, load: float, seed: int
+    trace: Sequence[Arrival],
+    jitter_s: float,
+    policy: str,
+    conditions: Conditions,
+    load: float,
+    seed: int,
+    admission: AdmissionOptions | None = None,
 ) -> Score:
     """The figures of one replay. Arrivals and ties are those that `llmproxy simulate` has with this seed."""
     arrivals = spread(trace, load, jitter_s, _rng(seed, "arrivals"))
@@ -67,6 +74,7 @@ def replay(
         scrape_s=SCRAPE_S.get(policy, SCRAPE_OWN_S),
         stale_s=conditions.stale_s,
         estimate=lambda arrival: errors.uniform(1 - off, 1 + off),
+        admission=admission,
     )
     return score(fleet.run(arrivals), parse_slo(SLO_DEFAULT), profile)
 

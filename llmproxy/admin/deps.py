@@ -22,6 +22,10 @@ def _nobody_knows(pool: Pool[Any], body: bytes, model: str | None, prompt_bytes:
     return {}
 
 
+def _no_queue(pool: Pool[Any]) -> Mapping[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class AdminDeps:
     """Each is asked at every request, so that a reload needs no restart of the admin port."""
@@ -42,3 +46,5 @@ class AdminDeps:
     explain: Callable[[Pool[Any], bytes, str | None, int], Mapping[str, Any]] = _nobody_knows
     """Where a request would go now, and why: the body of one, its model, and the size of its prompt where there is no
     body. Raises `ProxyError` for a body that is no request."""
+    queue: Callable[[Pool[Any]], Mapping[str, Any]] = _no_queue
+    """Who waits for a place in a pool."""

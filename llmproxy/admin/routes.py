@@ -24,6 +24,7 @@ class Routes:
             web.get("/livez", self.livez),
             web.get("/readyz", self.readyz),
             web.get("/metrics", self.metrics),
+            web.get("/admin/queue", self.queue),
             web.get("/admin/pools", self.pools),
             web.get("/admin/pools/{pool}", self.pool),
             web.get("/admin/pools/{pool}/explain", self.explain),
@@ -47,6 +48,9 @@ class Routes:
     async def metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._deps.render_metrics()
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def queue(self, request: web.Request) -> web.Response:
+        return web.json_response({"pools": {name: self._deps.queue(pool) for name, pool in self._deps.pools().items()}})
 
     async def pools(self, request: web.Request) -> web.Response:
         return web.json_response({"pools": [pool_view(pool, self._deps) for pool in self._deps.pools().values()]})

@@ -7,6 +7,7 @@ from llmproxy.cli.check import check
 from llmproxy.cli.demo import demo
 from llmproxy.cli.emulate import emulate
 from llmproxy.cli.gpu_agent import gpu_agent
+from llmproxy.cli.keys import keys
 from llmproxy.cli.schema import schema
 from llmproxy.cli.serve import serve
 from llmproxy.cli.simulate import simulate
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 for _command in (serve, check, demo, emulate, simulate, calibrate, gpu_agent, schema, version):
     app.command()(_command)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

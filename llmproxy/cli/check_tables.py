@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from llmproxy.config import Config, PolicyConfig
+from llmproxy.config import Config, PolicyConfig, PoolConfig
 from llmproxy.config.units import format_duration, format_size
 from llmproxy.control.live_check import Seen
 from llmproxy.core.ports import ProbeResult
@@ -48,7 +48,8 @@ def live_table(seen: Sequence[Seen]) -> Table:
 def _ports(config: Config) -> Table:
     server, admin = config.server, config.admin
     table = _table("Ports", "what", "host", "port", "guarded by")
-    _row(table, "clients", server.host, str(server.port or "any free"), "TLS" if server.tls else "nothing: plain HTTP")
+    guards = [*(["TLS"] if server.tls else []), *(["keys"] if config.checks_keys else [])]
+    _row(table, "clients", server.host, str(server.port or "any free"), " and ".join(guards) or "nothing: plain HTTP")
     _row(table, "admin", admin.host, str(admin.port or "any free"), "a token" if admin.token else "being local only")
     return table
 
@@ -61,13 +62,19 @@ def _pools(config: Config) -> Table:
             name,
             _policy(pool.policy),
             str(len(pool.backends)),
-            "set" if pool.upstream_key else "the client's",
+            _upstream_key(config, pool),
             str(pool.retry.attempts),
             f"{pool.queue.max} for {format_duration(pool.queue.wait)}",
             _limit(pool.timeouts.first_byte),
             _limit(pool.timeouts.total),
         )
     return table
+
+
+def _upstream_key(config: Config, pool: PoolConfig) -> str:
+    if pool.upstream_key:
+        return "set"
+    return "none" if config.checks_keys and not pool.forward_authorization else "the client's"
 
 
 def _backends(config: Config) -> Table:

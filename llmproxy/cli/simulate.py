@@ -34,6 +34,13 @@ def simulate(
         str, typer.Option(help="Spread arrivals by up to this; auto is the tick of a trace's coarse clock.")
     ] = "auto",
     slo: Annotated[str, typer.Option(help="Limits that goodput keeps.")] = "ttft=2s,ttft_scaled=1.5,tpot=100ms",
+    admission: Annotated[
+        str | None,
+        typer.Option(
+            help="on: requests are held, ordered and shed as a pool does, to keep --slo; off: all are sent at once.",
+            show_default="on with --config",
+        ),
+    ] = None,
     profile: Annotated[Path | None, typer.Option(help="YAML file with the engine's size and speed.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write one JSON object a line per policy, load and seed.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
@@ -58,6 +65,7 @@ def simulate(
         limit=limit,
         jitter=jitter,
         slo=slo,
+        admission=admission,
         profile=profile,
         outputs=tuple(path for path in (json, report) if path is not None),
     )

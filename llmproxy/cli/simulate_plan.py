@@ -12,12 +12,15 @@ from typing import TypeVar
 from llmproxy.config import ConfigError, PoolConfig, load
 from llmproxy.config.units import parse_duration
 from llmproxy.policies import check_policy
+from llmproxy.policy.admission.deadline import Slo as AdmissionSlo
+from llmproxy.policy.admission.options import AdmissionOptions
 from llmproxy.policy.routing.options import OptionError, suggestion
+from llmproxy.settings import admission_options
 from llmproxy.sim.backends import SimulatedBackend, configured_backends, parse_backends, with_limits_of
 from llmproxy.sim.contender import Contender
 from llmproxy.sim.experiment import Case, Experiment, cases, fitting
 from llmproxy.sim.profile import Profile, read_profile
-from llmproxy.sim.score import parse_slo
+from llmproxy.sim.score import Slo, parse_slo
 from llmproxy.sim.trace import clock_tick_s
 from llmproxy.sim.traces import Trace, TraceError, read_trace
 
@@ -44,6 +47,7 @@ class Choices:
     limit: int
     jitter: str
     slo: str
+    admission: str | None
     profile: Path | None
     outputs: tuple[Path, ...]
 
@@ -95,8 +99,7 @@ def plan(choices: Choices) -> Plan:
         slo=slo,
         jitter_s=clock_tick_s(fits) if automatic else _option("--jitter", parse_duration, choices.jitter),
     )
-    if pool is not None:
-        experiment = replace(experiment, queue_max=pool.queue.max, queue_wait_s=pool.queue.wait)
+    experiment = replace(experiment, admission=_admission(choices, pool, backends, slo))
     return Plan(
         experiment,
         cases(policies, loads, choices.seeds),
@@ -105,6 +108,23 @@ def plan(choices: Choices) -> Plan:
         choices.seeds,
         choices.slo,
     )
+
+
+def _admission(
+    choices: Choices, pool: PoolConfig | None, backends: Sequence[SimulatedBackend], slo: Slo
+) -> AdmissionOptions | None:
+    """What the pool says, with the objectives of --slo where it has none. Switched off, requests wait only where
+    there is a `max_concurrency`, as they come."""
+    if choices.admission not in (None, "on", "off"):
+        raise Unusable(f"--admission: {choices.admission!r} is neither on nor off")
+    options = AdmissionOptions() if pool is None else admission_options(pool)
+    if choices.admission == "off" or (choices.admission is None and pool is None):
+        if all(backend.max_concurrency is None for backend in backends):
+            return None
+        return AdmissionOptions(bounds=options.bounds, backlog_s=0.0)
+    if choices.admission == "on" and options.slo == AdmissionSlo():
+        options = replace(options, slo=AdmissionSlo(slo.ttft_s, slo.ttft_scaled, slo.tpot_s))
+    return options
 
 
 def _pool(choices: Choices) -> tuple[str, PoolConfig | None]:

@@ -47,7 +47,7 @@ class Report:
                 err=True,
             )
         for name, value in conditions(plan):
-            self._out.print(f"{name + ':':10}{value}", markup=False, soft_wrap=True)
+            self._out.print(f"{name + ':':11}{value}", markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, plan: Plan) -> Iterator[Callable[[int], None]]:

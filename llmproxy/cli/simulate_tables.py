@@ -8,6 +8,8 @@ from rich.text import Text
 
 from llmproxy.cli.simulate_plan import Plan
 from llmproxy.config.units import format_duration
+from llmproxy.policy.admission.deadline import Slo
+from llmproxy.policy.admission.options import AdmissionOptions
 from llmproxy.sim.backends import SimulatedBackend
 from llmproxy.sim.experiment import Replay
 from llmproxy.sim.report.words import COLUMNS, shown
@@ -32,6 +34,7 @@ def conditions(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("Backends", _backends(experiment.backends)),
         ("SLO", plan.slo),
+        ("Admission", _admission(experiment.admission)),
         ("Seeds", str(plan.seeds)),
     ]
 
@@ -50,6 +53,17 @@ def tables(plan: Plan, replays: Sequence[Replay]) -> Iterator[Table]:
         for one in group:
             table.add_row(Text(one.policy), *(Text(shown(one.of(column.figure), column)) for column in COLUMNS))
         yield table
+
+
+def _admission(options: AdmissionOptions | None) -> str:
+    if options is None:
+        return "off: everything is sent at once"
+    held = [
+        f"while prompts for {format_duration(options.backlog_s)} wait there" * bool(options.backlog_s),
+        "by objectives" * (options.slo != Slo()),
+        "by lanes" * bool(options.lanes),
+    ]
+    return f"requests are held {', '.join(filter(None, held)) or 'where there is a max_concurrency'}"
 
 
 def _backends(backends: Sequence[SimulatedBackend]) -> str:

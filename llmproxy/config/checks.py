@@ -7,11 +7,13 @@ nothing about the others.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
+from llmproxy.config.auth_checks import check_auth, tiers_named
 from llmproxy.config.backend import BackendConfig
 from llmproxy.config.draft import Draft
 from llmproxy.config.messages import did_you_mean
 from llmproxy.config.model import AdminConfig, Config, PolicyConfig, ServerConfig
 from llmproxy.config.problem import Path
+from llmproxy.config.quota import BudgetsConfig, built_in_tiers
 
 Finding = tuple[Path, str]
 PolicyCheck = Callable[[PolicyConfig], Iterable[tuple[str, str]]]
@@ -25,6 +27,8 @@ def cross_check(draft: Draft, check_policy: PolicyCheck | None) -> Iterator[Find
     yield from _unique_backends(draft)
     yield from _unique_routes(draft)
     yield from _ports(draft)
+    yield from check_auth(draft)
+    yield from _tiers(draft)
     if check_policy is not None:
         yield from _policies(draft, check_policy)
 
@@ -81,6 +85,27 @@ def _ports(draft: Draft) -> Iterator[Finding]:
         return
     if server.host == admin.host or {server.host, admin.host} & {"0.0.0.0", "::", ""}:
         yield ("admin", "port"), f"{admin.port} is the public port already (server.port)"
+
+
+def _tiers(draft: Draft) -> Iterator[Finding]:
+    known = [*built_in_tiers(), *(str(path[1]) for path in draft.entries(("tiers",)))]
+    for path, name in tiers_named(draft):
+        if name not in known:
+            yield path, f"there is no tier {name!r}{did_you_mean(name, known)}"
+    priced = bool(draft.entries(("limits", "prices")))
+    for entry in chain(draft.entries(("tiers",)), draft.entries(("keys",))):
+        path = (*entry, "budgets") if entry[0] == "tiers" else (*entry, "limits", "budgets")
+        budgets = draft.part(BudgetsConfig, path)
+        if budgets is None or priced:
+            continue
+        for name in ("cost_per_day", "cost_per_month"):
+            if getattr(budgets, name) is not None:
+                yield (*path, name), "nothing costs anything without limits.prices"
+    models = [str(path[1]) for path in draft.entries(("models",))]
+    for tier in draft.entries(("tiers",)):
+        for path in draft.entries((*tier, "models")):
+            if models and path[-1] not in models:
+                yield path, f"there is no model {path[-1]!r}{did_you_mean(str(path[-1]), models)}"
 
 
 def _policies(draft: Draft, check_policy: PolicyCheck) -> Iterator[Finding]:

@@ -18,7 +18,8 @@ FILE` also asks every backend. `llmproxy schema` prints a JSON Schema for editor
 feature, and `config/full.yaml` every key.
 
 **Durations** are a number and a unit: `250ms`, `30s`, `5m`, `1h`, `1m30s`; without a unit, seconds. **Sizes** likewise:
-`32MiB`, `64KiB`, `1GB`; without a unit, bytes. **Shares** are `0.2` or `20%`. Booleans are `true` and `false`.
+`32MiB`, `64KiB`, `1GB`; without a unit, bytes. **Counts** are whole numbers, also as `20k` or `1.5M`. **Shares** are
+`0.2` or `20%`. Booleans are `true` and `false`.
 
 **Values from outside**, anywhere in a value (never in a key):
 
@@ -89,6 +90,32 @@ models:
 ```
 
 """,
+    "tiers": """\
+A mapping: the tier's name to what each of its tenants may use. Three are there unless the file has others of the same
+name: `free` (10 requests a minute, low priority), `paid` (60 requests a minute) and `enterprise` (no limits, high
+priority). See [Limits](limits.md).
+
+```yaml
+tiers:
+  free: {requests_per_minute: 10, tokens_per_minute: 20k, concurrency: 2, priority: low}
+  paid:
+    requests_per_minute: 60
+    tokens_per_minute: 200k
+    burst: {requests: 20}
+    budgets: {tokens_per_day: 5M}
+```
+
+""",
+    "limits": """\
+```yaml
+limits:
+  store: "redis://10.0.9.1:6379/0"
+  on_store_failure: local
+  prices:
+    llama-3-8b: {prompt: 0.15, completion: 0.60}
+```
+
+""",
     "routes": """\
 For paths that carry no model, or whose pool no model decides.
 
@@ -105,5 +132,28 @@ A path of `/` is a catch-all for what nothing else claims: paths that the proxy 
 that name no model and, when there are no `models`, those that do. A model that is not in `models` stays a 404,
 `/v1/models` and `/health` are answered by the proxy itself, and engine control stays closed: no route opens it, only
 `server.allow_routes` does.
+""",
+    "keys": """\
+Whoever asks sends one as `Authorization: Bearer KEY`, `x-api-key` or `api-key`; without a good one, requests are
+answered 401 before their body is read. Each is given as its SHA-256, as a value from the environment, or in a file
+(watched for changes); only the SHA-256 is kept. See [Who may ask](auth.md).
+
+```yaml
+keys:
+  - {name: acme, tier: paid, sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}
+  - {name: dev, tier: free, value: "${DEV_KEY:-sk-only-for-trying}"}
+```
+
+""",
+    "auth": """\
+`auth: none`, and nothing of the kind in the file, is the default: nobody is asked for a key, which the log says at
+start.
+
+```yaml
+auth:
+  store: redis://10.0.9.1:6379/0      # keys made with `llmproxy keys`
+  jwt: {issuer: https://id.example.com, audience: [llm], tier: free}
+```
+
 """,
 }

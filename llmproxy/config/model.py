@@ -7,7 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from llmproxy.config.admission import AdmissionConfig, QueueConfig
+from llmproxy.config.auth import AuthConfig, KeyConfig
 from llmproxy.config.backend import BackendConfig
+from llmproxy.config.limits import SharedLimitsConfig
+from llmproxy.config.quota import TierConfig, built_in_tiers
 from llmproxy.config.section import Section
 from llmproxy.config.units import KIB, MIB, Duration, Ratio, Size, format_size
 from llmproxy.config.values import Name, Network, Origin, OutputFile, ReadableFile, RequestPath, file_context
@@ -196,15 +200,15 @@ class RetryConfig(Section):
     after_crash: int = Field(1, ge=0, description="Retries of a request whose engine died under it.")
 
 
-class QueueConfig(Section):
-    max: int = Field(1000, ge=0, description="Most requests waiting when every backend is at `max_concurrency`.")
-    wait: Duration = Field(30.0, description="Longest wait; then 503 with Retry-After.")
-
-
 class PoolConfig(Section):
     policy: PolicyConfig = Field(PolicyConfig(), description="How a backend is chosen: a name, or a name with options.")
     backends: tuple[BackendConfig, ...] = Field(min_length=1, description="The servers: URLs, or URLs with options.")
     upstream_key: str = Field("", repr=False, description="API key sent to the backends instead of the client's.")
+    forward_authorization: bool = Field(
+        False,
+        description="Send the client's key on to the backends although it is checked here. Where none is checked, it "
+        "always travels on, unless there is an `upstream_key`.",
+    )
     inject_usage: bool = Field(
         False, description="Ask engines for `usage` in streams even if the client did not, and hide the extra chunk."
     )
@@ -216,7 +220,10 @@ class PoolConfig(Section):
     progress: ProgressConfig = Field(ProgressConfig(), description="Health by progress: engines that hang.")
     timeouts: PoolTimeouts = Field(PoolTimeouts(), description="How long the backends may take.")
     retry: RetryConfig = Field(RetryConfig(), description="When a request is tried again elsewhere.")
-    queue: QueueConfig = Field(QueueConfig(), description="The wait when every backend is full.")
+    queue: QueueConfig = Field(QueueConfig(), description="The wait for a place: how long, and who goes first.")
+    admission: AdmissionConfig = Field(
+        AdmissionConfig(), description="When a backend may be given more, and what is not worth starting."
+    )
 
 
 class ModelConfig(Section):
@@ -263,4 +270,20 @@ class Config(Section):
         description="Name clients use -> pool. With one pool and no models, every name goes to that pool.",
     )
     routes: tuple[RouteConfig, ...] = Field((), description="Path prefixes -> pool; the longest match wins.")
+    keys: tuple[KeyConfig, ...] = Field((), description="Keys of clients. With any, a key is required.")
+    tiers: dict[Name, TierConfig] = Field(
+        default_factory=dict, description="What tenants may use, by class. A tenant's tier is that of its key."
+    )
+    limits: SharedLimitsConfig = Field(SharedLimitsConfig(), description="Where limits are counted.")
+    auth: AuthConfig = Field(AuthConfig(), description="Who may ask, beyond `keys`: keys in Redis, tokens (JWT).")
     logging: LoggingConfig = Field(LoggingConfig(), description="The access log and the proxy's own log.")
+
+    @property
+    def all_tiers(self) -> dict[str, TierConfig]:
+        """The built-in tiers, and those of the file in their place or beside them."""
+        return {**built_in_tiers(), **self.tiers}
+
+    @property
+    def checks_keys(self) -> bool:
+        """Whether clients are asked for a key."""
+        return bool(self.keys or self.auth.store or self.auth.jwt is not None)

@@ -10,6 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from llmproxy.config.manual import INTRO, SECTIONS
 from llmproxy.config.model import Config, PolicyConfig
+from llmproxy.config.quota import parse_count
 from llmproxy.config.shape import section_of
 from llmproxy.config.units import format_duration, format_size, parse_duration, parse_ratio, parse_size
 
@@ -100,7 +101,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _unit(field: FieldInfo) -> str | None:
-    units = {parse_duration: "duration", parse_size: "size", parse_ratio: "share"}
+    units = {parse_duration: "duration", parse_size: "size", parse_ratio: "share", parse_count: "count"}
     return next((units[item.func] for item in field.metadata if getattr(item, "func", None) in units), None)
 
 

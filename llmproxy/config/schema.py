@@ -25,6 +25,7 @@ def json_schema(policies: Sequence[str] = ()) -> dict[str, Any]:
             key: _loosened(value, nullable=key not in required) for key, value in part["properties"].items()
         }
     parts["BackendConfig"] = _or_text(parts["BackendConfig"], {"type": "string", "pattern": r"^https?://|\$\{"})
+    parts["AuthConfig"] = _or_text(parts["AuthConfig"], {"enum": ["none"]})
     parts["PolicyConfig"] = _policy(parts["PolicyConfig"], policies)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

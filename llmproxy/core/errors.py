@@ -63,8 +63,20 @@ class NotFound(ProxyError):
     blame = Blame.CLIENT
 
 
+class Unauthorized(ProxyError):
+    """401: no key, or one that is not good (RFC 9110, 15.5.2; RFC 6750, 3.1). Never shows what was sent."""
+
+    status = 401
+    code = "invalid_api_key"
+    type = "invalid_request_error"
+    blame = Blame.CLIENT
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, headers=((b"WWW-Authenticate", b"Bearer"),))
+
+
 class Forbidden(ProxyError):
-    """403: a route that is closed by default."""
+    """403: a route that is closed by default, or what a key may not be used for."""
 
     status = 403
     code = "route_not_allowed"
@@ -94,3 +106,18 @@ class UpstreamFailed(ProxyError):
     status = 502
     code = "upstream_failed"
     blame = Blame.UPSTREAM
+
+
+class RateLimited(ProxyError):
+    """429 with Retry-After: this client has used up what it may. `type` says what of."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "requests"
+    blame = Blame.CLIENT
+
+    def __init__(
+        self, message: str, *, unit: str, retry_after_s: int, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, headers=headers)
+        self.type = unit

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from llmproxy.core.backend import Backend
-from llmproxy.core.ports import HealthRegistry, RetryBudget, RoutingPolicy
+from llmproxy.core.ports import HealthRegistry, Moment, RetryBudget, RoutingPolicy
+from llmproxy.core.request import Request
 
 S = TypeVar("S")
 
@@ -16,7 +17,8 @@ S = TypeVar("S")
 class Pool(Generic[S]):
     """`settings` is the pool's part of the configuration (`llmproxy.config.PoolConfig`), which core does not know.
 
-    `bounded` says whether any backend has a `max_concurrency`; if none has, no request ever waits for room.
+    `queue` is its admission. `bounded` says whether a request may have to wait there: because a backend has a
+    `max_concurrency`, or for what admission knows. `learns`: whether anybody is told what became of requests.
     """
 
     def __init__(
@@ -30,17 +32,25 @@ class Pool(Generic[S]):
     ) -> None:
         self.name = name
         self.settings = settings
-        self.set_routing(routing)
         self.health = health
         self.retries = retries
         self.queue = queue
         self.backends: tuple[Backend, ...] = ()
-        self.bounded = False
+        self.set_routing(routing)
 
     def set_routing(self, routing: RoutingPolicy) -> None:
-        """Choose differently from now on. A policy that says `learns = False` is not told what became of requests."""
+        """Choose, or admit, differently from now on. A policy that says `learns = False` is not told what became of
+        requests."""
         self.routing = routing
-        self.learns = getattr(routing, "learns", True)
+        self._admission_watches: bool = getattr(self.queue, "watches", False)
+        self.learns = getattr(routing, "learns", True) or self._admission_watches
+        self._set_bounded()
+
+    def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
+        """The life of a request that was sent."""
+        self.routing.observe(moment, backend, request, now)
+        if self._admission_watches:
+            self.queue.observe(moment, backend, request, now)
 
     def set_members(self, backends: Sequence[Backend], now: float) -> None:
         """Swap the membership (the registrar's call). Leavers drain; the routing policy forgets them."""
@@ -48,6 +58,12 @@ class Pool(Generic[S]):
         for backend in self.backends:
             if backend not in kept:
                 self.routing.forget(backend)
+                if self._admission_watches:
+                    self.queue.forget(backend)
         self.backends = tuple(backends)
-        self.bounded = any(backend.spec.max_concurrency is not None for backend in self.backends)
+        self._set_bounded()
         self.health.set_members(self.backends, now)
+
+    def _set_bounded(self) -> None:
+        limited = any(backend.spec.max_concurrency is not None for backend in self.backends)
+        self.bounded = limited or getattr(self.queue, "holds", False)

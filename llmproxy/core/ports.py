@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from llmproxy.core.backend import Backend, Status
 from llmproxy.core.enums import plain
@@ -48,6 +48,27 @@ class Timing(Protocol):
 
     def seen_tokens_per_s(self, backend: Backend) -> float | None:
         """Prompt tokens a second; None while too little has been seen."""
+
+
+class Estimate(NamedTuple):
+    """What a prompt is expected to be and to take."""
+
+    tokens: float
+    prefill_s: float
+    """Of what is not cached, where that is least."""
+    cold_s: float
+    """With nothing cached, alone on the fastest backend."""
+
+
+@runtime_checkable
+class Backlogged(Protocol):
+    """A routing policy that knows what prompts cost. Asking changes nothing."""
+
+    def backlog_s(self, backend: Backend, now: float) -> float:
+        """Seconds of prompts sent there that await their first token."""
+
+    def estimate(self, candidates: Sequence[Backend], request: Request) -> Estimate:
+        """Of a prompt that is not placed yet."""
 
 
 @plain

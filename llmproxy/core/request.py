@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from llmproxy.core.identity import Identity, anonymous
 from llmproxy.core.prompt import NO_PROMPT, Prompt, TokenCounts
 
+NORMAL = 1
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -18,7 +20,9 @@ def _no_prompt() -> Prompt:
 class Request:
     """One client request. `field` looks a top-level JSON body field up (strings and numbers, as text). `prompt` is made
     when a policy first asks for it, `tokens` when the engine has told them. `note` is the routing policy's own,
-    which alone reads and writes it; `reason` is its word for why it chose as it did, for the count of decisions."""
+    which alone reads and writes it; `reason` is its word for why it chose as it did, for the count of decisions.
+    `identity` is who asks, None where nobody was asked for a key. `priority`: 0 high, 1 normal, 2 low, 3 batch.
+    `share`: how much service its tenant is to get beside others of that priority. `ticket` is admission's own."""
 
     __slots__ = (
         "_make_prompt",
@@ -29,12 +33,16 @@ class Request:
         "field",
         "headers",
         "id",
+        "identity",
         "method",
         "model",
         "note",
         "path",
+        "priority",
         "reason",
+        "share",
         "stream",
+        "ticket",
         "tokens",
     )
 
@@ -52,6 +60,8 @@ class Request:
         arrived: float = 0.0,
         field: Callable[[str], str | None] = _no_field,
         prompt: Callable[[], Prompt] = _no_prompt,
+        identity: Identity | None = None,
+        priority: int = NORMAL,
     ) -> None:
         self.id = id
         self.method = method
@@ -65,9 +75,24 @@ class Request:
         self.field = field
         self._make_prompt = prompt
         self._prompt: Prompt | None = None
+        self.identity = identity
         self.tokens: TokenCounts | None = None
         self.note: object = None
         self.reason = ""
+        self.priority = priority
+        self.share = 1.0
+        self.ticket: object = None
+
+    @property
+    def tenant(self) -> str:
+        """Whose request it is; of requests without an identity, their address's."""
+        identity = self.identity
+        return identity.tenant if identity is not None else anonymous(self.client_ip).tenant
+
+    @property
+    def tier(self) -> str:
+        """The tier of its key; empty where there is none."""
+        return self.identity.tier if self.identity is not None else ""
 
     @property
     def prompt(self) -> Prompt:

@@ -9,6 +9,7 @@ from llmproxy.pipeline.exchange import Exchange
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.metrics import NONE, Metrics
 from llmproxy.telemetry.record import AccessRecord, PromptRecord
+from llmproxy.telemetry.tenants import ANONYMOUS
 from llmproxy.wire.client import ClientConnection
 from llmproxy.wire.inbound import InboundRequest
 
@@ -26,7 +27,7 @@ class Account:
     def ended(self, x: Exchange, now: float) -> None:
         """An exchange is over."""
         metrics, series, reader, request = self.metrics, x.series, x.reader, x.request
-        outcome = x.outcome
+        outcome, identity = x.outcome, x.identity
         backend = x.backend.id if x.backend is not None else NONE
         status = x.status or CLIENT_LEFT
         metrics.requests[series.pool, series.model, backend, status] += 1
@@ -49,6 +50,9 @@ class Account:
                 source, completion = "chunks", max(tokens.events - (2 if outcome is Outcome.OK else 1), 1)
                 series.completion_tokens += completion
         error = x.error
+        if identity is not None:
+            tenant = ANONYMOUS if identity.anonymous else identity.tenant
+            metrics.tenants.count(tenant, status, prompt or 0, completion or 0)
         if error is not None:
             metrics.errors[error.code, error.blame.value] += 1
             if error.status == 503 and x.sent_at == 0.0:
@@ -84,6 +88,8 @@ class Account:
             x.relay.bytes_out if x.relay is not None else 0,
             "ok" if outcome is Outcome.ABANDONED and x.target is None else LABELS[outcome],
             None if error is None else error.code,
+            None if identity is None else identity.tenant,
+            None if identity is None else identity.key_name or None,
         )
         if x.site.prefix_secret and x.view is not None:
             record = PromptRecord.of(record, x.view.prompt.blocks)
@@ -93,6 +99,7 @@ class Account:
         self, connection: ClientConnection, request: InboundRequest, error: ProxyError, request_id: bytes, now: float
     ) -> None:
         """A request was refused on the wire."""
+        identity = request.identity
         self.metrics.requests[NONE, NONE, NONE, error.status] += 1
         self.metrics.errors[error.code, error.blame.value] += 1
         if self._access_log is not None:
@@ -108,6 +115,8 @@ class Account:
                     bytes_in=request.body_bytes,
                     outcome="refused",
                     error=error.code,
+                    tenant=None if identity is None else identity.tenant,
+                    key=None if identity is None else identity.key_name or None,
                 )
             )
 

@@ -13,8 +13,8 @@ def commit(x: Exchange, relay: Relay, reader: AnswerReader) -> None:
     """Send the engine's head and what is held of its body; from now on the answer is this one."""
     x.status = relay.connection.status
     head, framing = answer_head(x, relay)
-    if x.explained:
-        head = head[:-2] + x.explained + b"\r\n"
+    if x.explained or x.limits:
+        head = head[:-2] + x.limits + x.explained + b"\r\n"
     x.keep_alive = x.keeps_alive
     x.answered = reader.committed = True
     relay.commit(x.connection, head, framing)
@@ -33,7 +33,7 @@ def refuse(x: Exchange, error: ProxyError) -> None:
     request = x.request
     x.status = error.status
     x.answered = True
-    headers = b"X-Request-Id: %b\r\n%b%b" % (x.id, x.explained, x.site.cors(x.snapshot, request))
+    headers = b"X-Request-Id: %b\r\n%b%b%b" % (x.id, x.limits, x.explained, x.site.cors(x.snapshot, request))
     if error.close:
         request.keep_alive = False
     x.keep_alive = x.keeps_alive

@@ -19,6 +19,10 @@ class Body(msgspec.Struct, gc=False):
     stream_options: Any = None
     previous_response_id: Any = None
     store: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    n: Any = None
 
 
 _DECODE: Final = msgspec.json.Decoder(Body).decode

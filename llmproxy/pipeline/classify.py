@@ -3,6 +3,7 @@
 import contextlib
 
 from llmproxy.core.errors import BadRequest
+from llmproxy.core.identity import anonymous
 from llmproxy.core.request import Request
 from llmproxy.pipeline import body as bodies
 from llmproxy.pipeline.exchange import ENDS_WITH_DONE, Exchange
@@ -45,16 +46,20 @@ def resolve(x: Exchange) -> Target:
     if _lacks_usage(x, target):
         x.injects_usage = True
         x.payload = bodies.with_usage(x.payload, x.body.stream_options)
+    client_ip = _client_ip(x)
+    if x.identity is None and x.snapshot.anonymous_tier:
+        x.identity = anonymous(client_ip, x.snapshot.anonymous_tier)
     x.view = Request(
         path=x.route.text,
         model=x.model if target.rewrite is None else target.rewrite,
         stream=x.body.stream is True,
-        client_ip=_client_ip(x),
+        client_ip=client_ip,
         headers=request.headers,
         body_bytes=len(request.body),
         arrived=request.arrived,
         field=x.find_field,
         prompt=x.read_prompt,
+        identity=x.identity,
     )
     if x.site.prefix_secret:
         # The access log is written when the body is gone.

@@ -61,8 +61,10 @@ class Exchange:
         "explained",
         "first_at",
         "id",
+        "identity",
         "injects_usage",
         "keep_alive",
+        "limits",
         "link",
         "model",
         "outcome",
@@ -92,6 +94,7 @@ class Exchange:
         self.connection = connection
         self.request = request
         self.route: Route = request.tag
+        self.identity = request.identity
         self.id = request.request_id or site.ids.new()
         self.phase = Phase.STARTING
         self.steps: Steps | None = None
@@ -107,7 +110,9 @@ class Exchange:
         self.injects_usage = False
         self.view: Request | None = None
         self.response_id: bytes | None = None
+        # Header lines of ours for the answer.
         self.explained = b""
+        self.limits = b""
         # The attempt.
         self.backend: Backend | None = None
         self.link: Link | None = None
@@ -198,7 +203,7 @@ class Exchange:
         self.first_at = now
         backend, view, target = self.backend, self.view, self.target
         if target is not None and target.pool.learns and backend is not None and view is not None:
-            target.pool.routing.observe(Moment.FIRST_TOKEN, backend, view, now)
+            target.pool.observe(Moment.FIRST_TOKEN, backend, view, now)
 
     def stream_error(self) -> bytes:
         """The event that ends a stream in place of an engine's abort."""

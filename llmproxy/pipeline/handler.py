@@ -21,6 +21,8 @@ from llmproxy.pipeline.explain import explain_choice
 from llmproxy.pipeline.heads import request_head
 from llmproxy.pipeline.links import Link, Links
 from llmproxy.pipeline.local import LocalAnswers
+from llmproxy.pipeline.metering import take
+from llmproxy.pipeline.permit import permit
 from llmproxy.pipeline.response_ids import ResponseIds, id_in_path
 from llmproxy.pipeline.room import Room
 from llmproxy.pipeline.routes import Dialect, Local, Route
@@ -43,14 +45,19 @@ async def serve(handler: "Handler", x: Exchange) -> None:
     """The whole story of a request that goes to a backend."""
     try:
         classify(x)
+        if x.identity is not None and x.identity.models is not None:
+            permit(x, x.identity)
         target = resolve(x)
+        meter = None
+        if handler.limiter is not None and x.identity is not None:
+            meter = await take(handler.limiter, x, x.identity)
         pool = target.pool
         room = handler.room(pool)
         tries = Tries(x, target)
         pool.retries.request_started()
         try:
             while True:
-                backend = handler.choose(x, pool, room, tries.tried, in_turn=False)
+                backend = handler.choose(x, pool, room, tries.tried)
                 if backend is None:
                     backend = await wait_for_room(handler, x, pool, room, tries)
                 with Lease(backend, room.freed):
@@ -60,20 +67,19 @@ async def serve(handler: "Handler", x: Exchange) -> None:
         finally:
             tries.close()
             pool.retries.request_ended()
+            if meter is not None:
+                meter.close(x, handler.clock())
     except ProxyError as error:
         refuse(x, error)
 
 
 async def wait_for_room(handler: "Handler", x: Exchange, pool: ServingPool, room: Room, tries: Tries) -> Backend:
-    """Stand in line until a backend has room. Raises `Overloaded`."""
+    """Stand in line until it is this request's turn. Raises `ProxyError`."""
     began = handler.clock()
     x.phase = Phase.QUEUED
     try:
-        while True:
-            await room.wait(x, lambda: handler.fits(x, pool, tries.tried))
-            backend = handler.choose(x, pool, room, tries.tried, in_turn=True)
-            if backend is not None:
-                return backend
+        restricted = bool(tries.tried) or x.route.responses
+        return await room.wait(x, lambda: handler.choose_in_turn(x, pool, tries.tried), restricted=restricted)
     finally:
         waited = handler.clock() - began
         x.queue_s += waited
@@ -135,7 +141,7 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
         pool.health.observe(backend, verdict, now, trial=trial, retry_after_s=tries.retry_after_s)
         if pool.learns and x.view is not None:
             x.view.tokens = x.reader.tokens.counts() if x.reader is not None else None
-            pool.routing.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, x.view, now)
+            pool.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, x.view, now)
         site.metrics.attempts[pool.name, backend.id, LABELS[outcome]] += 1
 
 
@@ -174,7 +180,7 @@ def send(x: Exchange, target: Target, link: Link, connection: UpstreamConnection
         x.arm(now, target.terms.answer_s)
         connection.send(relay, head, x.payload, bodyless=bodyless)
     if target.pool.learns and x.backend is not None and x.view is not None:
-        target.pool.routing.observe(Moment.SENT, x.backend, x.view, now)
+        target.pool.observe(Moment.SENT, x.backend, x.view, now)
     return relay
 
 
@@ -215,6 +221,8 @@ class Handler(Site):
         if method == b"CONNECT":
             raise BadRequest("CONNECT is not served here", code="method_not_allowed", status=405)
         route = request.tag = snapshot.routes.match(request.raw_path)
+        if self.gate is not None and route.local is not Local.HEALTH:
+            request.identity = self.gate.admit(request.authorization, request.headers)
         if request.upgrade == b"websocket":
             raise BadRequest("WebSocket is not supported", code="upgrade_not_supported", status=501)
         content_type = request.content_type
@@ -256,20 +264,19 @@ class Handler(Site):
             room = self._rooms[pool.name] = Room(pool, self._loop, self.clock, self._deadlines)
         return room
 
-    def choose(
-        self, x: Exchange, pool: ServingPool, room: Room, tried: list[Backend], *, in_turn: bool
-    ) -> Backend | None:
-        """A backend for the next attempt; None when all are full, or others wait already. Raises `Unavailable`."""
+    def choose(self, x: Exchange, pool: ServingPool, room: Room, tried: list[Backend]) -> Backend | None:
+        """A backend for the next attempt; None when it has to wait for one. Raises `Unavailable`."""
+        if pool.bounded:
+            if room.crowded:
+                return None
+            backend = self.choose_in_turn(x, pool, tried)
+            if backend is None or x.view is None or not pool.queue.admit(backend, x.view, pool.backends, x.chosen_at):
+                return None
+            return backend
         now = x.chosen_at = self.clock()
         candidates = self._eligible(x, pool, tried, now)
         if not candidates:
             raise Unavailable("no backend is available for this request", retry_after_s=5)
-        if pool.bounded:
-            if room.crowded and not in_turn:
-                return None
-            candidates = [backend for backend in candidates if backend.has_room]
-            if not candidates:
-                return None
         assert x.view is not None
         chosen = pool.routing.pick(candidates, x.view, now)
         if x.view.reason:
@@ -278,10 +285,15 @@ class Handler(Site):
             explain_choice(x, pool, candidates, chosen, now)
         return chosen
 
-    def fits(self, x: Exchange, pool: ServingPool, tried: list[Backend]) -> bool:
-        """Whether `choose` would find a backend with room for `x`, or none that is eligible at all."""
-        candidates = self._eligible(x, pool, tried, self.clock())
-        return not candidates or any(backend.has_room for backend in candidates)
+    def choose_in_turn(self, x: Exchange, pool: ServingPool, tried: list[Backend]) -> Backend | None:
+        """The same where there are limits, but for who else waits; None when all it may use are full."""
+        now = x.chosen_at = self.clock()
+        candidates = self._eligible(x, pool, tried, now)
+        if not candidates:
+            raise Unavailable("no backend is available for this request", retry_after_s=5)
+        candidates = [backend for backend in candidates if backend.has_room]
+        assert x.view is not None
+        return pool.routing.pick(candidates, x.view, now) if candidates else None
 
     def _eligible(self, x: Exchange, pool: ServingPool, tried: list[Backend], now: float) -> Sequence[Backend]:
         """The backends that may be given `x`, with room or without."""

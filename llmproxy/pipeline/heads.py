@@ -1,5 +1,8 @@
 """The two heads of an exchange: the request's as the backend gets it, the answer's as the client gets it."""
 
+import re
+from typing import Final
+
 from llmproxy.pipeline.answer import status_line
 from llmproxy.pipeline.cors import without_cors
 from llmproxy.pipeline.exchange import Exchange
@@ -9,6 +12,7 @@ from llmproxy.pipeline.routes import wire_path
 from llmproxy.pipeline.snapshot import Target
 from llmproxy.wire.relay import Framing, Relay
 
+_KEYS: Final = re.compile(rb"^(?:x-)?api-key:[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 _SENDS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
@@ -20,7 +24,11 @@ def request_head(x: Exchange, target: Target, link: Link) -> bytes:
         path = wire_path(request.raw_path)
         if request.target.find(b"?") >= 0:
             path = b"%b?%b" % (path, request.query)
-    authorization = target.terms.authorization or request.authorization
+    authorization, forward = target.terms.authorization, request.forward
+    if target.terms.withholds_keys:
+        forward = without_keys(forward)
+    elif authorization is None:
+        authorization = request.authorization
     peer, proto, host = connection.peer_ip.encode(), None, None
     if x.snapshot.networks and x.snapshot.is_trusted(connection.peer_ip):
         proto, host = request.forwarded_proto, request.forwarded_host
@@ -34,7 +42,7 @@ def request_head(x: Exchange, target: Target, link: Link) -> bytes:
         link.base_path,
         path,
         link.host_line,
-        request.forward,
+        forward,
         b"Authorization: %b\r\n" % authorization if authorization is not None else b"",
         _request_framing(x),
         x.id,
@@ -43,6 +51,11 @@ def request_head(x: Exchange, target: Target, link: Link) -> bytes:
         host or request.host,
         b"1.1 llmproxy" if request.via is None else request.via + b", 1.1 llmproxy",
     )
+
+
+def without_keys(lines: bytes) -> bytes:
+    """Header lines without those that carry a client's key; `Authorization` is not among them anyway."""
+    return _KEYS.sub(b"", lines) if lines.lower().find(b"api-key:") >= 0 else lines
 
 
 def _request_framing(x: Exchange) -> bytes:

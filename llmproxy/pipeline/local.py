@@ -30,6 +30,8 @@ class LocalAnswers:
             status, body = (503, b'{"status":"draining"}') if draining else (200, b'{"status":"ok"}')
         else:
             names = list(x.snapshot.models) or sorted(set(self._backend_models()))
+            if x.identity is not None:
+                names = [name for name in names if x.identity.allows(name)]
             wanted = x.route.path.decode("latin-1").removeprefix("/v1/models").strip("/")
             if wanted and wanted not in names:
                 missing = f"The model `{wanted[:200]}` does not exist."

@@ -1,24 +1,37 @@
-"""The wait for room: when every backend of a pool is at its `max_concurrency`, first come, first served."""
+"""The wait for a place: drives a pool's admission, which decides who waits, who goes next and who is shed."""
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
-from llmproxy.core.errors import Overloaded
+from llmproxy.core.backend import Backend
+from llmproxy.core.errors import Overloaded, ProxyError, Unavailable
 from llmproxy.core.step import Signal
 from llmproxy.pipeline.exchange import Exchange
 from llmproxy.pipeline.snapshot import ServingPool
+from llmproxy.policy.admission.admission import Admission
+from llmproxy.policy.admission.ticket import Band, Reason, Ticket
 from llmproxy.wire.deadlines import NEVER, Deadlines
+
+_MESSAGES: Final = {
+    Reason.FULL: "every backend is busy and the queue is full",
+    Reason.BYTES: "every backend is busy and the queue holds as many bytes as it may",
+    Reason.TENANT: "every backend is busy and too many of your requests wait already",
+    Reason.WAIT: "every backend is busy; the wait took too long",
+    Reason.DEADLINE: "every backend is busy; the answer would come too late",
+}
+_BANDS: Final = {band.name.lower(): band for band in Band}
 
 
 class Turn:
-    """One request's place in the line. `fits` says whether a backend that *it* may use has room: a request that is
-    tried again, or that is about an answer made before, cannot go everywhere."""
+    """One request's place in the queue. `choose` gives the backend it would go to now, None when those it may use are
+    all full, and raises `Unavailable` when there are none."""
 
-    __slots__ = ("fits", "signal")
+    __slots__ = ("choose", "signal")
 
-    def __init__(self, fits: Callable[[], bool]) -> None:
-        self.fits = fits
-        self.signal: Signal[None] = Signal()
+    def __init__(self, choose: Callable[[], Backend | None]) -> None:
+        self.choose = choose
+        self.signal: Signal[Backend] = Signal()
 
 
 class Room:
@@ -36,68 +49,95 @@ class Room:
         self._clock = clock
         self._woken = False
         self.deadline = NEVER
+        self._queue: Admission[Turn] = pool.queue
+        self._queue.on_change = self.freed
         deadlines.add(self)
 
     @property
     def crowded(self) -> bool:
         """Whether someone waits already; then newcomers wait behind them."""
-        return bool(self.pool.queue.waiting)
+        return self._queue.waiting > 0
 
     def freed(self) -> None:
         """A lease was given back, or something else has changed."""
-        if self.pool.bounded and self.pool.queue.waiting and not self._woken:
+        if self.pool.bounded and self._queue.waiting and not self._woken:
             # From the loop: the one that freed the place finishes its own business first.
             self._woken = True
             self._loop.call_soon(self._wake)
 
-    async def wait(self, x: Exchange, fits: Callable[[], bool]) -> None:
-        """Wait in line until it is `x`'s turn and it fits. Raises `Overloaded` when the line is full or the wait too
-        long."""
-        queue = self.pool.queue
-        now = self._clock()
-        turn = Turn(fits)
-        if not queue.enter(turn, now):
-            raise Overloaded(
-                "every backend is busy and the queue is full", code="queue_full", retry_after_s=queue.retry_after_s(now)
-            )
+    async def wait(self, x: Exchange, choose: Callable[[], Backend | None], *, restricted: bool) -> Backend:
+        """Wait in line until it is `x`'s turn; the backend it is to go to. `restricted`: it may not go to all of them.
+        Raises `Overloaded` when it is shed."""
+        queue, now = self._queue, self._clock()
+        assert x.view is not None
+        x.view.priority = priority(x)
+        turn = Turn(choose)
+        ticket = queue.ticket(x.view, self.pool.backends)
+        ticket.owner, ticket.restricted = turn, restricted
+        refused = queue.enter(ticket, now)
+        if refused is not None:
+            raise self._shed(refused, now)
         self.deadline = 0.0
         # Those in front may wait for a backend that this one does not need.
         self.freed()
         x.waiting = turn.signal
         try:
-            await turn.signal
+            return await turn.signal
         finally:
             x.waiting = None
-            queue.leave(turn)
+            ticket.owner = None
+            queue.leave(ticket)
 
     def expired(self, now: float) -> None:
         """Each sweep while someone waits: health may have changed, and waits run out."""
-        queue = self.pool.queue
-        for turn in queue.expired(now):
-            turn.signal.fail(
-                Overloaded(
-                    "every backend is busy; the wait took too long",
-                    code="queue_timeout",
-                    retry_after_s=queue.retry_after_s(now),
-                )
-            )
         self._wake()
-        if not queue.waiting:
+        if not self._queue.waiting:
             self.deadline = NEVER
 
     def _wake(self) -> None:
         self._woken = False
-        queue = self.pool.queue
-        if not self._has_room():
+        now = self._clock()
+        candidates = self.pool.health.candidates(now)
+        if candidates:
+            self._queue.pump(candidates, now, _choose, _go, self._fail)
             return
-        # One pass: whoever is let out and cannot go anywhere after all stands in line again behind this pass.
-        for turn in queue.in_line():
-            if not self._has_room():
-                return
-            if turn.fits() and queue.serve(turn):
-                turn.signal.set(None)
+        for ticket in self._queue.in_line():
+            _end(ticket, Unavailable("no backend is available for this request", retry_after_s=5))
 
-    def _has_room(self) -> bool:
-        candidates = self.pool.health.candidates(self._clock())
-        # With nobody eligible everybody in line is let out, to be told so.
-        return not candidates or any(backend.has_room for backend in candidates)
+    def _fail(self, ticket: Ticket[Turn], reason: Reason) -> None:
+        _end(ticket, self._shed(reason, self._clock()))
+
+    def _shed(self, reason: Reason, now: float) -> Overloaded:
+        return Overloaded(_MESSAGES[reason], code=reason.value, retry_after_s=self._queue.retry_after_s(now))
+
+
+def priority(x: Exchange) -> int:
+    """What its key, or its tier, says; a client may ask for less with `X-LLMProxy-Priority`."""
+    identity = x.identity
+    found = Band.NORMAL
+    if identity is not None:
+        word = identity.priority or x.snapshot.priorities.get(identity.tier) or ""
+        found = _BANDS.get(word, Band.NORMAL)
+    asked = x.view.header("x-llmproxy-priority") if x.view is not None else None
+    return found if asked is None else max(found, _BANDS.get(asked.lower(), found))
+
+
+def _choose(ticket: Ticket[Turn]) -> Backend | None:
+    turn = ticket.owner
+    if turn is None or turn.signal.done:
+        return None
+    try:
+        return turn.choose()
+    except ProxyError as error:
+        _end(ticket, error)
+        return None
+
+
+def _go(ticket: Ticket[Turn], backend: Backend) -> None:
+    assert ticket.owner is not None
+    ticket.owner.signal.set(backend)
+
+
+def _end(ticket: Ticket[Turn], error: ProxyError) -> None:
+    if ticket.owner is not None:
+        ticket.owner.signal.fail(error)

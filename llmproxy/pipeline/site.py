@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+from llmproxy.auth.gate import Gate
 from llmproxy.pipeline.cors import cors_lines
 from llmproxy.pipeline.ids import RequestIds
 from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.snapshot import Snapshot
+from llmproxy.policy.limits.limiter import Limiter
 from llmproxy.telemetry.metrics import Metrics
 from llmproxy.wire.inbound import InboundRequest
 
@@ -23,6 +25,10 @@ class Site:
         self.draining = False
         self.buffered = 0
         self.reused = 0
+        self.gate: Gate | None = None
+        """Who asks; None where nobody is asked for a key. Replaced whole on reload."""
+        self.limiter: Limiter | None = None
+        """What they may use; None where nobody is limited. Replaced whole, too."""
         self.prefix_secret = b""
         """Goes into the hashes of prompts, which are logged when there is one."""
 

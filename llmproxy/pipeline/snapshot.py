@@ -18,25 +18,41 @@ class Target:
 
     __slots__ = ("pool", "rewrite", "terms")
 
-    def __init__(self, pool: ServingPool, rewrite: str | None = None) -> None:
+    def __init__(self, pool: ServingPool, rewrite: str | None = None, *, checks_keys: bool = False) -> None:
         self.pool = pool
         self.rewrite = rewrite
-        self.terms = Terms(pool.settings)
+        self.terms = Terms(pool.settings, checks_keys)
 
 
 class Snapshot:
     """The configuration as requests see it. `only` is every model's target when there is one pool and no `models:`,
     `rest` the target of the route for `/`: of requests that no model and no other route sends anywhere."""
 
-    __slots__ = ("_trusted", "bounds", "by_pool", "config", "models", "networks", "only", "pools", "rest", "routes")
+    __slots__ = (
+        "_trusted",
+        "anonymous_tier",
+        "bounds",
+        "by_pool",
+        "config",
+        "models",
+        "networks",
+        "only",
+        "pools",
+        "priorities",
+        "rest",
+        "routes",
+    )
 
     def __init__(self, config: Config, pools: Mapping[str, ServingPool]) -> None:
         self.config = config
         self.pools = pools
         self.bounds = Bounds(config.server)
-        self.by_pool = {name: Target(pool) for name, pool in pools.items()}
+        self.anonymous_tier = config.auth.anonymous
+        self.priorities = {name: tier.priority for name, tier in config.all_tiers.items()}
+        checks = config.checks_keys
+        self.by_pool = {name: Target(pool, checks_keys=checks) for name, pool in pools.items()}
         self.models = {
-            name: Target(pools[model.pool], model.rewrite if model.rewrite != name else None)
+            name: Target(pools[model.pool], model.rewrite if model.rewrite != name else None, checks_keys=checks)
             for name, model in config.models.items()
         }
         self.only = next(iter(self.by_pool.values())) if len(pools) == 1 and not self.models else None

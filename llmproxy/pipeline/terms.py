@@ -18,9 +18,10 @@ class Terms:
         "keepalive_s",
         "rules",
         "total_s",
+        "withholds_keys",
     )
 
-    def __init__(self, settings: PoolConfig) -> None:
+    def __init__(self, settings: PoolConfig, checks_keys: bool) -> None:
         timeouts = settings.timeouts
         self.connect_s = timeouts.connect
         self.first_byte_s = timeouts.first_byte
@@ -31,6 +32,8 @@ class Terms:
         # When to look first at a request that waits for its answer.
         self.answer_s = min(self.commit_after_s or self.first_byte_s, self.first_byte_s or self.commit_after_s)
         self.authorization = b"Bearer " + settings.upstream_key.encode() if settings.upstream_key else None
+        # A key that was checked here is nobody else's business.
+        self.withholds_keys = checks_keys and not settings.forward_authorization
         self.inject_usage = settings.inject_usage
         self.rules = Rules(settings.retry.attempts, settings.retry.after_crash)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from llmproxy.policy.admission.fifo import FifoQueue
+from llmproxy.policy.admission.options import AdmissionOptions
 from llmproxy.sim.backends import SimulatedBackend
 from llmproxy.sim.contender import Contender
 from llmproxy.sim.fleet import Fleet, Job
@@ -22,15 +22,15 @@ CURVE_POINTS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What all cases have in common. Requests beyond a backend's `max_concurrency` wait in the production queue."""
+    """What all cases have in common. Requests that admission holds wait in the production queue."""
 
     trace: tuple[Arrival, ...]
     backends: tuple[SimulatedBackend, ...]
     profile: Profile
     slo: Slo
     jitter_s: float = 0.0
-    queue_max: int = 1000
-    queue_wait_s: float = 30.0
+    admission: AdmissionOptions | None = None
+    """None: everything is sent on as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def replay(experiment: Experiment, case: Case, progress: Callable[[int], None] |
     arrivals = spread(experiment.trace, case.load, experiment.jitter_s, _rng(case, "arrivals"))
     policy = case.policy.build(_rng(case, "policy"))
     servers = [backend.server(experiment.profile) for backend in experiment.backends]
-    fleet = Fleet(servers, [policy], queue=lambda: FifoQueue(experiment.queue_max, experiment.queue_wait_s))
+    fleet = Fleet(servers, [policy], admission=experiment.admission)
     jobs = fleet.run(arrivals, progress)
     ttfts = sorted(ttft_s(job) for job in jobs if not job.shed)
     points = (percentile(ttfts, (point + 1) / CURVE_POINTS) for point in range(CURVE_POINTS))

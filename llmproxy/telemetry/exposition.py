@@ -59,6 +59,8 @@ class Exposition:
             "llmproxy_probes_total": metrics.probes.copy(),
             "llmproxy_abandoned_total": metrics.abandoned.copy(),
             "llmproxy_config_reloads_total": metrics.reloads.copy(),
+            "llmproxy_tenant_requests_total": metrics.tenants.requests.copy(),
+            "llmproxy_tenant_tokens_total": metrics.tenants.tokens.copy(),
         }
         for name, counts in counters.items():
             _add(rows.setdefault(name, {}), counts)

@@ -14,7 +14,20 @@ STRING_MAX_CHARS = 1024
 
 # JSON escapes C0 itself. DEL and C1 drive terminals, and some readers end lines at NEL, U+2028 and U+2029.
 _UNSAFE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
-_STRINGS = ("request_id", "client", "method", "path", "pool", "model", "backend", "tokens_source", "outcome", "error")
+_STRINGS = (
+    "request_id",
+    "client",
+    "method",
+    "path",
+    "pool",
+    "model",
+    "backend",
+    "tokens_source",
+    "outcome",
+    "error",
+    "tenant",
+    "key",
+)
 
 
 class LineEncoder:

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from llmproxy.core.backend import Backend
 from llmproxy.telemetry.table import Kind, by_name
+from llmproxy.telemetry.tenants import Tenants
 
 NONE = "none"
 """Label of a request that has no pool, no model or no backend (yet)."""
@@ -81,6 +82,7 @@ class Metrics:
         self.errors: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.probes: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.reloads: defaultdict[str, int] = defaultdict(int, ok=0, failed=0)
+        self.tenants = Tenants()
         self.reload_ok = True
         self.config_loaded_at = 0.0
         self._bounds = {name: row.buckets for name, row in by_name().items() if row.kind is Kind.HISTOGRAM}

@@ -48,6 +48,10 @@ class AccessRecord(Struct, gc=False):
     """How it ended: `ok`, or why it did not end well (`abandoned`, `cut`, `stalled`, `deadline`, ...)."""
     error: str | None = None
     """Code of the error the proxy answered with."""
+    tenant: str | None = None
+    """Whose key it was; None where none was asked for."""
+    key: str | None = None
+    """The key's name, never the key."""
 
 
 class PromptRecord(AccessRecord, gc=False):

@@ -17,6 +17,8 @@ The admin port serves them at `/metrics` (by default `http://127.0.0.1:8081/metr
 - Times are seconds, sizes are bytes.
 - `pool` and `backend` are the names in the configuration. `model` is the name the client used, when it is known
   (configured, or reported by a backend); every other name counts as `other`. There are at most 200 model labels.
+- `tenant` is the key's tenant, for the first 200 that ask, and `other` for all others; all who were let in without a
+  key are `anonymous`.
 - `none` stands for a request that got no pool, model or backend: it was refused before.
 
 | metric | type | labels | meaning |

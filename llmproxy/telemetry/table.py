@@ -75,6 +75,12 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("llmproxy_queue_waiting", Kind.GAUGE, "Requests waiting for a place on a backend.", _POOL),
     Metric(
+        "llmproxy_queue_waiting_by_priority",
+        Kind.GAUGE,
+        "The same by priority: `high`, `normal`, `low`, `batch`.",
+        ("pool", "priority"),
+    ),
+    Metric(
         "llmproxy_proxy_overhead_seconds",
         Kind.HISTOGRAM,
         "The proxy's own time: from a request being read whole until it was handed to a backend, without the queue.",
@@ -100,6 +106,21 @@ TABLE: tuple[Metric, ...] = (
         "Choices of a backend, one for each attempt, by the reason the policy gives (docs/routing.md lists them). "
         "Policies that know one reason only give none.",
         ("pool", "reason"),
+    ),
+    # Who asked, where a key is required
+    Metric(
+        "llmproxy_auth_total",
+        Kind.COUNTER,
+        "Requests whose key was looked at, by what it was: `ok`, `anonymous`, `missing`, `unknown`, `expired`, "
+        "`revoked`, `token` (a bad one), `unavailable` (it could not be checked).",
+        ("result",),
+    ),
+    Metric("llmproxy_auth_store_age_seconds", Kind.GAUGE, "How long ago the copy of the key store was last confirmed."),
+    Metric(
+        "llmproxy_tenant_requests_total", Kind.COUNTER, "Requests answered, by tenant and status.", ("tenant", "status")
+    ),
+    Metric(
+        "llmproxy_tenant_tokens_total", Kind.COUNTER, "Tokens, `prompt` or `completion`, by tenant.", ("tenant", "kind")
     ),
     # What went wrong
     Metric(
@@ -165,6 +186,28 @@ TABLE: tuple[Metric, ...] = (
         "How often a backend was found to hang: with work, and without progress for `progress.stalled_after`.",
         _BACKEND,
     ),
+    # Limits
+    Metric(
+        "llmproxy_limit_verdicts_total",
+        Kind.COUNTER,
+        "Requests at their limits, by tier: `passed`, or what was short (`requests`, `tokens`, `money`, `concurrency`, "
+        "`store`).",
+        ("tier", "verdict"),
+    ),
+    Metric(
+        "llmproxy_limit_decisions_total",
+        Kind.COUNTER,
+        "With limits in Redis, who decided: `redis`, or while it was out of reach `local`, `allow`, `deny`.",
+        ("by",),
+    ),
+    Metric("llmproxy_limit_store_up", Kind.GAUGE, "With limits in Redis, 1 while it is used."),
+    Metric(
+        "llmproxy_limit_store_links_total",
+        Kind.COUNTER,
+        "Links to the Redis of limits that came `up`, and why they went (`timeout`, `lost`, `refused`, `closed`).",
+        ("event",),
+    ),
+    Metric("llmproxy_limit_proxies", Kind.GAUGE, "Proxies that share the Redis of limits, as last seen."),
     # The process
     Metric("llmproxy_connections", Kind.GAUGE, "Open connections, `downstream` or `upstream`.", ("side",)),
     Metric("llmproxy_connections_opened_total", Kind.COUNTER, "Connections opened, by side.", ("side",)),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmproxy.core.errors import BadRequest, ProxyError
+from llmproxy.core.identity import Identity
 from llmproxy.wire import fields
 from llmproxy.wire.fields import HeaderList
 
@@ -33,6 +34,7 @@ class InboundRequest:
         "forwarded_proto",
         "headers",
         "host",
+        "identity",
         "keep_alive",
         "limit",
         "loose",
@@ -83,8 +85,9 @@ class InboundRequest:
         self.complete = False
         self.on_body: Callable[[bytes], None] | None = None
         self.error: ProxyError | None = None
-        # The handler's own note about this request.
+        # The handler's own notes about this request: what it asks for, and who asks.
         self.tag: Any = None
+        self.identity: Identity | None = None
 
     def read_head(self, method: bytes, target: bytes, version: str, headers: HeaderList) -> None:
         """Check the head and sort its fields. `headers` come from llhttp, which has refused malformed lines,

@@ -1,10 +1,9 @@
-"""Retry budget, retry rules and the queue under any sequence of events."""
+"""Retry budget and retry rules under any sequence of events."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.core.outcome import Outcome
-from llmproxy.policy.admission.fifo import FifoQueue
 from llmproxy.policy.retry.budget import Budget
 from llmproxy.policy.retry.rules import Ended, RetryState, Rules, Subject, Verdict, decide
 
@@ -61,40 +60,3 @@ def test_a_request_s_retries_are_bounded(ends, subject, rules):
     assert sent <= rules.attempts + 1
     assert free <= 2
     assert crashes <= rules.after_crash
-
-
-EVENTS = st.lists(
-    st.one_of(
-        st.tuples(st.just("enter"), st.integers(0, 12)),
-        st.tuples(st.just("leave"), st.integers(0, 12)),
-        st.tuples(st.just("next"), st.just(0)),
-        st.tuples(st.just("wait"), st.integers(1, 9)),
-    ),
-    max_size=120,
-)
-
-
-@given(st.integers(0, 6), st.integers(0, 20), EVENTS)
-def test_the_queue_is_a_line(max_waiting, wait_s, events):
-    queue = FifoQueue(max_waiting, float(wait_s))
-    model = []
-    now = 0.0
-    for event, number in events:
-        if event == "enter":
-            known = number in [waiter for waiter, _ in model]
-            fits = known or len(model) < max_waiting
-            assert queue.enter(number, now) is fits
-            if fits and not known:
-                model.append((number, now))
-        elif event == "leave":
-            queue.leave(number)
-            model = [item for item in model if item[0] != number]
-        elif event == "next":
-            assert queue.next() == (model.pop(0)[0] if model else None)
-        else:
-            now += number
-            late = [waiter for waiter, since in model if now - since >= wait_s]
-            assert queue.expired(now) == late
-            model = [item for item in model if item[0] not in late]
-        assert queue.waiting == len(model)
-        assert 1 <= queue.retry_after_s(now) <= max(1, wait_s)

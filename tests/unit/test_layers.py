@@ -19,11 +19,12 @@ ALLOWED = {
     "wire": {"core"},
     "stores": {"core"},
     "telemetry": {"core"},
+    "auth": {"stores", "core"},
     "policy": {"core"},
     "sim": {"policy", "config", "core"},
     "emulator": {"sim", "core"},
     "calibrate": {"sim", "control", "core"},
-    "pipeline": {"wire", "policy", "stores", "telemetry", "config", "core"},
+    "pipeline": {"auth", "wire", "policy", "stores", "telemetry", "config", "core"},
     "control": {"policy", "stores", "telemetry", "config", "core"},
     "admin": {"control", "core"},
 }
@@ -32,7 +33,7 @@ EVERYTHING = {*ALLOWED, "app"}
 ALLOWED |= {"app": EVERYTHING, "cli": EVERYTHING}
 
 STANDARD_LIBRARY_ONLY = {"core", "policy", "sim"}
-WITHOUT_EVENT_LOOP = {"core", "policy", "sim"}
+WITHOUT_EVENT_LOOP = {"core", "policy", "sim", "auth"}
 EVENT_LOOPS = {"asyncio", "uvloop", "selectors", "socket", "threading", "concurrent"}
 CLOCKS_AND_CHANCE = {"time", "datetime", "secrets"}
 

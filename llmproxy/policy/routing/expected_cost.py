@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from llmproxy.core.backend import Backend
-from llmproxy.core.ports import Moment
+from llmproxy.core.ports import Estimate, Moment
 from llmproxy.core.prompt import BLOCK_BYTES
 from llmproxy.core.request import Request
 from llmproxy.policy.routing.adapters import IDLE, MISSING, Adapters
@@ -191,6 +191,20 @@ class ExpectedCost:
                 }
             )
         return told
+
+    def backlog_s(self, backend: Backend, now: float) -> float:
+        """Seconds of prompts sent there that await their first token."""
+        book = self._books.get(backend)
+        return 0.0 if book is None else book.pending * book.token_s
+
+    def estimate(self, candidates: Sequence[Backend], request: Request) -> Estimate:
+        """Of a prompt that is not placed yet."""
+        ratio = self._ratio.ratio(request.model)
+        tokens = request.prompt.size * ratio
+        depths = self._index.match(request.prompt.blocks)
+        books = [self._books.get(backend) or self._open(backend) for backend in candidates]
+        uncached_s = (max(tokens - depths.get(book.bit, 0) * BLOCK_BYTES * ratio, 1.0) * book.token_s for book in books)
+        return Estimate(tokens, min(uncached_s), tokens * min(book.token_s for book in books))
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
         note = request.note

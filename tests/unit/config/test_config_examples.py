@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from llmproxy.policy.routing.registry import names
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "config").glob("*.yaml"))
-ENV = {"LLMPROXY_ADMIN_TOKEN": "a-token", "VLLM_KEY": "a-key"}
+ENV = {"LLMPROXY_ADMIN_TOKEN": "a-token", "VLLM_KEY": "a-key", "DEV_KEY": "dev-key", "REDIS_PASSWORD": "p"}
 
 
 @pytest.fixture
@@ -29,6 +30,8 @@ def beside(tmp_path, tls):
     shutil.copy(tls / "server.key", tmp_path / "tls.key")
     shutil.copy(tls / "server.crt", tmp_path / "engines-ca.crt")
     (tmp_path / "vllm-key.txt").write_text("the-key\n")
+    (tmp_path / "client-key.txt").write_text("a-clients-key\n")
+    (tmp_path / "jwks.json").write_text('{"keys": []}')
     return tmp_path
 
 
@@ -36,6 +39,7 @@ def test_the_examples_are_there():
     found = {path.stem for path in EXAMPLES}
     assert found >= {"minimal", "full", "tls", "aliases", "session-affinity", "weighted", "multiple-pools"}
     assert found >= {"limits-and-timeouts", "retries-and-breaker", "trusted-proxies-cors", "upstream-key", "dns"}
+    assert found >= {"keys", "jwt", "tiers", "redis"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -72,7 +76,7 @@ def keys_missing(section: type[BaseModel], written, path):
         inner = section_of(field.annotation)
         if inner is None or "options" in inner.model_fields:
             continue
-        if inner.__name__ in ("PoolConfig", "ModelConfig"):
+        if get_origin(field.annotation) is dict:
             values = [item for value in values for item in value.values()]
         elif isinstance(values[0], list):
             values = [item for value in values for item in value]
@@ -139,7 +143,7 @@ def fits(value, schema, root):
     """Whether `value` is valid: the part of JSON Schema that ours uses, and nothing silently ignored."""
     known = {"$schema", "$defs", "title", "description", "default", "examples", "$ref", "anyOf", "type", "enum"}
     known |= {"pattern", "minimum", "maximum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
-    known |= {"items", "properties", "patternProperties", "additionalProperties", "required"}
+    known |= {"maxLength", "items", "properties", "patternProperties", "additionalProperties", "required"}
     assert schema.keys() <= known, schema.keys() - known
     if "$ref" in schema and not fits(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root):
         return False
@@ -151,7 +155,8 @@ def fits(value, schema, root):
     if kinds and not any(is_a(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
         return False
     if isinstance(value, str):
-        return len(value) >= schema.get("minLength", 0) and bool(re.search(schema.get("pattern", ""), value))
+        within = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        return within and bool(re.search(schema.get("pattern", ""), value))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         above = value > schema.get("exclusiveMinimum", float("-inf"))
         return above and schema.get("minimum", value) <= value <= schema.get("maximum", value)

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from llmproxy.policy.admission.fifo import FifoQueue
+from llmproxy.policy.admission.options import AdmissionOptions
+from llmproxy.policy.admission.queue import Bounds
 from llmproxy.policy.routing.registry import build
 from llmproxy.sim.fleet import Fleet, Job, Server
 from llmproxy.sim.profile import Profile
@@ -20,9 +21,10 @@ def run(
     """Arrivals are (seconds, output tokens); backends have so many places."""
     servers = [Server(f"s{index}", FLAT, 1.0, limit) for index, limit in enumerate(places)]
     policy = build("least_connections", {}, random.Random(0))
-    fleet = Fleet(servers, [policy], queue=lambda: FifoQueue(queue_max, wait_s))
+    options = AdmissionOptions(bounds=Bounds(waiting_max=queue_max, wait_s=wait_s))
+    fleet = Fleet(servers, [policy], admission=options)
     jobs = fleet.run([Arrival(at, 10, output) for at, output in arrivals])
-    assert all(view.load.in_flight == 0 for views in fleet._views for view in views.values())
+    assert all(view.load.in_flight == 0 for gate in fleet._gates for view in gate.backends)
     return jobs
 
 
@@ -69,8 +71,8 @@ def test_without_limits_nobody_waits() -> None:
     assert ends(jobs) == [2] * 5
 
 
-def test_limits_need_a_queue() -> None:
-    with pytest.raises(ValueError, match="need a queue"):
+def test_limits_need_admission() -> None:
+    with pytest.raises(ValueError, match="need admission"):
         Fleet([Server("s", FLAT, 1.0, 1)], [build("random", {}, random.Random(0))])
 
 

@@ -11,7 +11,7 @@ from llmproxy.telemetry.record import AccessRecord
 FIELDS = [
     *("time", "request_id", "client", "method", "path", "pool", "model", "backend", "status", "stream", "ttft_ms"),
     *("duration_ms", "queue_ms", "prompt_tokens", "completion_tokens", "cached_tokens", "tokens_source", "attempts"),
-    *("retries", "bytes_in", "bytes_out", "outcome", "error"),
+    *("retries", "bytes_in", "bytes_out", "outcome", "error", "tenant", "key"),
 ]
 
 
@@ -27,13 +27,15 @@ def test_a_whole_line() -> None:
     record = AccessRecord(
         *(1767225599.9996, "req-1", "10.0.0.9", "POST", "/v1/chat/completions", "llama", "llama-3-8b", "llama-0"),
         *(200, True, 12.346, 345.0, None, 120, 256, 64, "usage", 2, ["reset"], 1234, 45678, "cut", "upstream_failed"),
+        *("acme", "acme-1"),
     )
     assert line(record) == (
         b'{"time":"2025-12-31T23:59:59.999Z","request_id":"req-1","client":"10.0.0.9","method":"POST",'
         b'"path":"/v1/chat/completions","pool":"llama","model":"llama-3-8b","backend":"llama-0","status":200,'
         b'"stream":true,"ttft_ms":12.346,"duration_ms":345.0,"queue_ms":null,"prompt_tokens":120,'
         b'"completion_tokens":256,"cached_tokens":64,"tokens_source":"usage","attempts":2,"retries":["reset"],'
-        b'"bytes_in":1234,"bytes_out":45678,"outcome":"cut","error":"upstream_failed"}\n'
+        b'"bytes_in":1234,"bytes_out":45678,"outcome":"cut","error":"upstream_failed","tenant":"acme",'
+        b'"key":"acme-1"}\n'
     )
 
 
@@ -60,7 +62,9 @@ def test_path_that_is_not_utf_8() -> None:
     assert json.loads(line(with_path(b"/caf\xe9/\xf0\x9f\x98\x80")))["path"] == "/caf\\xe9/\U0001f600"
 
 
-@pytest.mark.parametrize("name", ["request_id", "client", "method", "path", "model", "backend", "error"])
+@pytest.mark.parametrize(
+    "name", ["request_id", "client", "method", "path", "model", "backend", "error", "tenant", "key"]
+)
 def test_lone_surrogates_and_bytes_spoil_neither_their_line_nor_the_batch(name: str) -> None:
     odd, fine = with_path("/odd"), with_path("/fine")
     setattr(odd, name, "x\udcff\ud800")

@@ -53,6 +53,7 @@ def busy_metrics() -> Metrics:
     metrics.shed["p", "queue_full"] += 1
     metrics.errors["overloaded", "proxy"] += 1
     metrics.probes["p", "b0", "ok"] += 9
+    metrics.tenants.count("acme", 200, 10, 5)
     metrics.reloaded(True, 1.5e9)
     backend = Backend(BackendSpec("b0", "http://10.0.0.1:8000", weight=3.0, max_concurrency=64), status=Status.OPEN)
     backend.load.enter()
@@ -73,7 +74,15 @@ def busy_metrics() -> Metrics:
         metrics.read(name, read)
     metrics.read("llmproxy_scrapes_total", lambda: {("p", "b0", "engine", "ok"): 7})
     metrics.read("llmproxy_backend_hangs_total", lambda: {("p", "b0"): 1})
+    metrics.read("llmproxy_auth_total", lambda: {"ok": 3})
+    metrics.read("llmproxy_auth_store_age_seconds", lambda: 0.5)
+    metrics.read("llmproxy_limit_verdicts_total", lambda: {("free", "passed"): 3.0})
+    metrics.read("llmproxy_limit_decisions_total", lambda: {"redis": 3.0})
+    metrics.read("llmproxy_limit_store_up", lambda: 1.0)
+    metrics.read("llmproxy_limit_store_links_total", lambda: {"up": 1.0})
+    metrics.read("llmproxy_limit_proxies", lambda: 2.0)
     metrics.read("llmproxy_queue_waiting", lambda: {"p": 4})
+    metrics.read("llmproxy_queue_waiting_by_priority", lambda: {("p", "high"): 4.0})
     metrics.read("llmproxy_connections", lambda: {"downstream": 5})
     metrics.read("llmproxy_connections", lambda: {("upstream",): 6})
     metrics.read("llmproxy_connections_opened_total", lambda: {"downstream": 50})
