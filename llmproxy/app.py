@@ -5,12 +5,16 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from llmproxy import __version__
 from llmproxy.access import Access
 from llmproxy.admin.deps import AdminDeps
+from llmproxy.admin.guard import Holder, name_of
+from llmproxy.admin.scaling_routes import ScalingRoutes
 from llmproxy.admin.server import AdminServer
+from llmproxy.autoscaling import Autoscaling
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.control.catalog import Catalog
 from llmproxy.control.file_watch import FileWatch
@@ -18,8 +22,10 @@ from llmproxy.control.leavers import Leavers
 from llmproxy.control.prober import Prober
 from llmproxy.control.progress import ProgressWatch
 from llmproxy.control.registrar import Registrar
+from llmproxy.control.registrations import Registrations
 from llmproxy.control.reload import Reloader, ReloadResult, Trigger
 from llmproxy.control.resolver import Resolver
+from llmproxy.control.scaling.audit import Audit
 from llmproxy.control.signals.scraper import Scraper
 from llmproxy.control.status_log import StatusLog
 from llmproxy.core.backend import Backend, Status
@@ -115,6 +121,24 @@ class App:
             names=self._catalog.served,
             on_read=self._progress.read,
         )
+        audit = Audit(Path(config.admin.audit) if config.admin.audit else None, time.time)
+        self.autoscaling = Autoscaling(
+            registrar=self._registrar,
+            resolver=self.resolver,
+            metrics=self.metrics,
+            clock=clock,
+            wall=time.time,
+            rng=self._rng,
+            audit=audit,
+            on_ready=lambda pool: self.handler.room(pool).freed(),
+        )
+        self._registrations = Registrations(
+            self._registrar,
+            clock,
+            is_pool=lambda name: name in self.pools,
+            taken=lambda id: any(one.id == id for pool in self.pools.values() for one in pool.backends),
+            on_change=lambda who, what, facts: audit.write(who, what, "", **facts),
+        )
         self.reloader = Reloader(
             load=self._reload_source, apply=self._apply, current=config, watch=watch, on_result=self._reloaded
         )
@@ -126,6 +150,7 @@ class App:
         loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(loop, self._clock, on_tick_lag=self.metrics.loop_lag.observe)
         self._deadlines.add(self._leavers)
+        self._deadlines.add(self._registrations)
         self.links = Links(loop, self._clock, self._deadlines, self.resolver.hosts)
         await self._registrar.prepare(self.config.pools)
         self._set_pools(self.config)
@@ -170,6 +195,7 @@ class App:
         self._catalog.start()
         await self._progress.start()
         await self.scraper.start()
+        await self.autoscaling.start(self.config, self.pools)
         if self._load is not None:
             self.reloader.start()
         self.metrics.reloaded(True, time.time())
@@ -193,6 +219,7 @@ class App:
             await self._drained(LAST_WORDS_S)
         self.listener.abort_all()
         await self.reloader.stop()
+        await self.autoscaling.stop()
         await self._access.stop()
         await self._limiting.stop()
         await self._catalog.stop()
@@ -254,6 +281,7 @@ class App:
             await self._probers.pop(name).stop()
         for prober in self._probers.values():
             await prober.start()
+        await self.autoscaling.apply(config, self.pools)
 
     def _set_pools(self, config: Config) -> None:
         now = self._clock()
@@ -322,6 +350,7 @@ class App:
             if not x.answered and x.relay is not None:
                 x.relay.abort()
                 x.relay.lost(Outcome.FIRST_BYTE_TIMEOUT)
+        self.autoscaling.hung(pool, backend)
 
     def _forget_backend(self, pool: str, backend: str) -> None:
         self.metrics.forget(pool, backend)
@@ -356,6 +385,14 @@ class App:
             render_metrics=self._exposition.render,
             is_draining=lambda: self.handler.draining,
             token=lambda: self.config.admin.token,
+            holders=self._holders,
+            more=(
+                ScalingRoutes(
+                    self.autoscaling.all,
+                    self._registrations,
+                    lambda headers: name_of(headers, self.config.admin.token, self._holders()),
+                ),
+            ),
             on_drain=lambda pool: self.handler.room(pool).freed(),
             describe=self._describe,
             explain=self._explain,
@@ -365,6 +402,9 @@ class App:
     def _explain(self, pool: ServingPool, body: bytes, model: str | None, prompt_bytes: int) -> dict[str, Any]:
         """Where a request would go. Raises `ProxyError` for a body that is no request."""
         return decision(pool, asked(self.handler, body, model, prompt_bytes), self._clock())
+
+    def _holders(self) -> list[Holder]:
+        return [Holder(one.name, one.role, one.token) for one in self.config.admin.tokens]
 
     def _describe(self, pool: ServingPool, backend: Backend) -> dict[str, str]:
         return {"breaker": self._health[pool.name].breaker(backend, self._clock()).value}
@@ -389,6 +429,8 @@ class App:
         metrics.watch(lambda: self.pools.values())
         for name, read in gauges.readers(lambda: self.pools.values(), self._clock).items():
             metrics.read(name, read)
+        for name, read_scaling in self.autoscaling.all.readers().items():
+            metrics.read(name, read_scaling)
         metrics.read("llmproxy_scrapes_total", lambda: self.scraper.counts)
         metrics.read("llmproxy_backend_hangs_total", lambda: self._progress.hangs)
         metrics.read(

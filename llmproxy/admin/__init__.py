@@ -7,6 +7,11 @@
     POST /admin/pools/{pool}/backends/{id}/drain    no new work; what runs there finishes
     POST /admin/pools/{pool}/backends/{id}/undrain
     POST /admin/reload                              read the configuration again; 422 with the problems when it is bad
+    POST /admin/pools/{pool}/backends               register a backend for a while (`ttl`); DELETE .../{id}
+    GET  /admin/scaling                             every pool that is scaled; /{pool} one of them
+    GET  /admin/scaling/{pool}/decisions            what was decided lately, from what and why
+    POST /admin/scaling/{pool}/event                a floor for a while; DELETE takes all of them away
+    POST /admin/scaling/pause, .../resume           the kill switch, of one pool or of all
     GET  /metrics                                   Prometheus
     GET  /livez                                     200 while the process serves at all
     GET  /readyz                                    200 when a request could be placed now, else 503
@@ -14,7 +19,8 @@
 Who may ask (`guard.py`, denied by default):
 
 * `/livez` and `/readyz` are open: they tell nothing but yes or no, and health checkers carry no tokens.
-* With a token set, everything else needs `Authorization: Bearer TOKEN`, /metrics too.
+* With a token set, everything else needs `Authorization: Bearer TOKEN`, /metrics too. `admin.tokens` has roles:
+  a `viewer` may look, a `scaler` also change scaling and register backends, an `admin` do everything.
 * Without one, only a loopback port is served, and only under a loopback name: a web page that points its own name
   at 127.0.0.1 (DNS rebinding) is refused by its Host header.
 * A POST that a web page of another origin makes a browser send is refused, whoever asks.

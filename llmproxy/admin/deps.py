@@ -1,9 +1,10 @@
 """What the admin port needs of the application, and nothing more."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmproxy.admin.guard import Holder
 from llmproxy.control.reload import ReloadResult
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
@@ -41,6 +42,10 @@ class AdminDeps:
     """The bearer token; empty when there is none."""
     on_drain: Callable[[Pool[Any]], None] = _no_one
     """Told after a backend was drained or undrained: requests that wait for a place may now have one."""
+    holders: Callable[[], Sequence[Holder]] = tuple
+    """Further tokens, with their roles."""
+    more: Sequence[Any] = ()
+    """Further sets of routes (anything with a `table`)."""
     describe: Callable[[Pool[Any], Backend], Mapping[str, Any]] = _nothing
     """Further facts about a backend to show, such as what its breaker counted."""
     explain: Callable[[Pool[Any], bytes, str | None, int], Mapping[str, Any]] = _nobody_knows

@@ -2,7 +2,8 @@
 
 import hmac
 import ipaddress
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,6 +13,8 @@ from aiohttp.typedefs import Handler, Middleware
 from llmproxy.admin.errors import error_response
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
+_SCALER_PATHS = re.compile(r"/admin/scaling/.+|/admin/pools/[^/]+/backends(/[^/]+)?")
+"""What the role `scaler` may change."""
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
@@ -24,21 +27,62 @@ class Refusal:
     message: str
 
 
-def refusal(method: str, path: str, headers: Mapping[str, str], token: str, *, on_loopback: bool) -> Refusal | None:
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a token. Role `viewer` may only look, `scaler` may change scaling too, `admin` everything."""
+
+    name: str
+    role: str
+    token: str
+
+
+def refusal(
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    token: str,
+    *,
+    on_loopback: bool,
+    holders: Sequence[Holder] = (),
+) -> Refusal | None:
     """Why a request is refused, or None when it may pass. `headers` is looked up by canonical names."""
     if path in OPEN_PATHS and method in _SAFE_METHODS:
         return None
     if method not in _SAFE_METHODS and _is_cross_origin(headers):
         return Refusal(403, "cross_origin", "the admin API takes no requests that another site makes a browser send")
-    if token:
-        if _has_token(headers.get("Authorization", ""), token):
-            return None
+    if token or holders:
+        holder = holder_of(headers, token, holders)
+        if holder is not None:
+            return None if _may(holder.role, method, path) else _NOT_HIS_ROLE
         return Refusal(401, "invalid_token", "the admin API needs `Authorization: Bearer <admin.token>`")
     if not on_loopback:
         return Refusal(403, "token_required", "without admin.token the admin API is served on loopback only")
     if not is_loopback(_host_of(headers.get("Host", ""))):
         return Refusal(403, "host_not_allowed", "without admin.token, ask by a loopback name such as 127.0.0.1")
     return None
+
+
+_NOT_HIS_ROLE = Refusal(403, "role_required", "this token's role does not allow that")
+
+
+def holder_of(headers: Mapping[str, str], token: str, holders: Sequence[Holder]) -> Holder | None:
+    """Whose token a request brings. All are compared, so that the time says nothing of which it was."""
+    given = headers.get("Authorization", "")
+    everyone = [*([Holder("admin", "admin", token)] if token else []), *holders]
+    found = [holder for holder in everyone if _has_token(given, holder.token)]
+    return found[0] if found else None
+
+
+def name_of(headers: Mapping[str, str], token: str, holders: Sequence[Holder]) -> str:
+    """Who asks, for the audit log: the token's name, or `loopback` where none is needed."""
+    holder = holder_of(headers, token, holders)
+    return holder.name if holder is not None else "loopback"
+
+
+def _may(role: str, method: str, path: str) -> bool:
+    if role == "admin" or method in _SAFE_METHODS:
+        return True
+    return role == "scaler" and _SCALER_PATHS.fullmatch(path) is not None
 
 
 def is_loopback(host: str) -> bool:
@@ -52,12 +96,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def guard(token: Callable[[], str], *, on_loopback: bool) -> Middleware:
+def guard(
+    token: Callable[[], str], *, on_loopback: bool, holders: Callable[[], Sequence[Holder]] = tuple
+) -> Middleware:
     """The middleware that applies `refusal` to every request, unknown paths included."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        refused = refusal(request.method, request.path, request.headers, token(), on_loopback=on_loopback)
+        known = holders()
+        refused = refusal(
+            request.method, request.path, request.headers, token(), on_loopback=on_loopback, holders=known
+        )
         if refused is None:
             return await handler(request)
         response = error_response(refused.status, refused.code, refused.message)

@@ -18,9 +18,12 @@ class AdminServer:
         self._host = host
         self._wanted_port = port
         self._app = web.Application(
-            middlewares=[guard(deps.token, on_loopback=is_loopback(host)), as_json], client_max_size=BODY_MAX_BYTES
+            middlewares=[guard(deps.token, on_loopback=is_loopback(host), holders=deps.holders), as_json],
+            client_max_size=BODY_MAX_BYTES,
         )
         self._app.add_routes(Routes(deps).table())
+        for routes in deps.more:
+            self._app.add_routes(routes.table())
         self._app.on_response_prepare.append(_harden)
         self._runner: web.AppRunner | None = None
 

@@ -8,6 +8,7 @@ from llmproxy.cli.demo import demo
 from llmproxy.cli.emulate import emulate
 from llmproxy.cli.gpu_agent import gpu_agent
 from llmproxy.cli.keys import keys
+from llmproxy.cli.plan import plan
 from llmproxy.cli.schema import schema
 from llmproxy.cli.serve import serve
 from llmproxy.cli.simulate import simulate
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (serve, check, demo, emulate, simulate, calibrate, gpu_agent, schema, version):
+for _command in (serve, check, demo, emulate, simulate, calibrate, plan, gpu_agent, schema, version):
     app.command()(_command)
 app.add_typer(keys, name="keys")
 

@@ -8,14 +8,14 @@ import typer
 
 def simulate(
     trace: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--trace",
             "-t",
             help="What to replay: CSV, Mooncake, Azure, BurstGPT or our access log.",
             show_default=False,
         ),
-    ],
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="Configuration: policy, limits, backends.")
     ] = None,
@@ -45,11 +45,31 @@ def simulate(
     json: Annotated[Path | None, typer.Option(help="Write one JSON object a line per policy, load and seed.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.", show_default="one a core")] = 0,
+    scale: Annotated[bool, typer.Option("--scale", help="Compare autoscaling instead of routing.")] = False,
+    rates: Annotated[
+        Path | None,
+        typer.Option(help="With --scale: CSV with window_start_s,req_per_s, or a request trace.", show_default=False),
+    ] = None,
+    cold_start: Annotated[str, typer.Option(help="With --scale: from asking for a replica to serving.")] = "120s",
+    controller: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --scale: comma-separated, of demand, hpa, kpa, keda, clairvoyant.", show_default="all of them"
+        ),
+    ] = None,
 ) -> None:
     """Replay a trace through the routing policies themselves, in virtual time, and compare what they would do.
 
-    Without --backends there are as many as the pool has, or 8. Without --policy it is the pool's.
+    Without --backends there are as many as the pool has, or 8. Without --policy it is the pool's. With --scale it is
+    the autoscaling that is compared, on --rates, beside the rules of others.
     """
+    if scale:
+        from llmproxy.cli.simulate_scale import simulate_scale
+
+        return simulate_scale(rates or trace, cold_start, tuple(controller or ()), json)
+    if trace is None:
+        typer.echo("error: nothing to replay: name a file with --trace", err=True)
+        raise typer.Exit(2)
     from llmproxy.cli.simulate_plan import Choices, Unusable, plan
     from llmproxy.cli.simulate_report import Report
     from llmproxy.cli.simulate_runs import RunFailed, run_all
@@ -83,3 +103,4 @@ def simulate(
     except (Unusable, RunFailed) as error:
         out.error(str(error))
         raise typer.Exit(1) from None
+    return None

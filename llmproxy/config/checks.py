@@ -11,12 +11,13 @@ from llmproxy.config.auth_checks import check_auth, tiers_named
 from llmproxy.config.backend import BackendConfig
 from llmproxy.config.draft import Draft
 from llmproxy.config.messages import did_you_mean
-from llmproxy.config.model import AdminConfig, Config, PolicyConfig, ServerConfig
+from llmproxy.config.model import AdminConfig, Config, PolicyConfig, PoolConfig, ServerConfig
 from llmproxy.config.problem import Path
 from llmproxy.config.quota import BudgetsConfig, built_in_tiers
+from llmproxy.config.scaling import ScalingConfig, ScalingPolicyConfig
 
 Finding = tuple[Path, str]
-PolicyCheck = Callable[[PolicyConfig], Iterable[tuple[str, str]]]
+PolicyCheck = Callable[[PolicyConfig | ScalingPolicyConfig], Iterable[tuple[str, str]]]
 """Says what is wrong with a policy: pairs of an option's name ("" for the policy itself) and a message."""
 
 
@@ -118,6 +119,34 @@ def _policies(draft: Draft, check_policy: PolicyCheck) -> Iterator[Finding]:
         options = (*path, "options") if isinstance(written, Mapping) and "options" in written else path
         for option, message in check_policy(policy):
             yield ((*options, option) if option else path), message
+        for entry in draft.entries((*pool, "scaling", "policies")):
+            scaling = draft.part(ScalingPolicyConfig, entry)
+            if scaling is not None:
+                yield from _scaling_policy(draft, entry, scaling, check_policy)
+
+
+def _scaling_policy(
+    draft: Draft, entry: Path, policy: ScalingPolicyConfig, check_policy: PolicyCheck
+) -> Iterator[Finding]:
+    written = draft.raw(entry)
+    options: Path = entry
+    if isinstance(written, Mapping):
+        options = (*entry, "options" if "options" in written else policy.name)
+    for option, message in check_policy(policy):
+        yield ((*options, option) if option else options), message
+
+
+def _scaling_advice(path: Path, pool: PoolConfig, scaling: ScalingConfig) -> Iterator[Finding]:
+    cold_start_s = scaling.cold_start
+    if scaling.min == 0 and cold_start_s is not None and pool.queue.wait < cold_start_s:
+        yield (*path, "queue", "wait"), "shorter than cold_start: who comes when there is no replica is turned away"
+    if scaling.warm_pool.size >= scaling.max:
+        yield (*path, "scaling", "warm_pool", "size"), "max counts the warm pool too: none is left to serve"
+    if scaling.max_concurrency is None:
+        yield (
+            (*path, "scaling", "max_concurrency"),
+            "without it nobody waits here, and only the engines know their queues",
+        )
 
 
 def advice(config: Config) -> Iterator[Finding]:
@@ -136,6 +165,8 @@ def advice(config: Config) -> Iterator[Finding]:
             yield (*path, "timeouts", "between_bytes"), "off: an engine that stalls in mid-answer is never noticed"
         if 0 < timeouts.total <= timeouts.first_byte:
             yield (*path, "timeouts", "total"), "not longer than first_byte: requests end before that can pass"
+        if pool.scaling is not None:
+            yield from _scaling_advice(path, pool, pool.scaling)
     for alias, model in config.models.items():
         target = config.models.get(model.rewrite) if model.rewrite is not None else None
         path = ("models", alias, "rewrite")

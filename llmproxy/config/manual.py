@@ -75,7 +75,9 @@ pools:
 
 Policies: `least_connections` (the default), `expected_cost` (recommended for LLMs), `prefix_affinity`, `scored`,
 `kv_headroom`, `gpu_utilization`, `round_robin`, `random`, `weighted`, `power_of_two`, `ip_hash` and `session_affinity`
-(see [Choosing a backend](routing.md)). A backend's id must be unique among all pools, because metrics, logs and headers
+(see [Choosing a backend](routing.md)). A pool that has `scaling` lists no backends: its `actuator` starts and stops
+them (see [Actuators](actuators.md)). Its policies are `demand`, `forecast`, `rules`, `hold`, `steps`, `target` and
+`schedule`. A backend's id must be unique among all pools, because metrics, logs and headers
 show nothing else of it.
 
 """,

@@ -5,13 +5,14 @@ import ipaddress
 import ssl
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from llmproxy.config.admission import AdmissionConfig, QueueConfig
 from llmproxy.config.auth import AuthConfig, KeyConfig
 from llmproxy.config.backend import BackendConfig
 from llmproxy.config.limits import SharedLimitsConfig
 from llmproxy.config.quota import TierConfig, built_in_tiers
+from llmproxy.config.scaling import ScalingConfig, listed_backends
 from llmproxy.config.section import Section
 from llmproxy.config.units import KIB, MIB, Duration, Ratio, Size, format_size
 from llmproxy.config.values import Name, Network, Origin, OutputFile, ReadableFile, RequestPath, file_context
@@ -89,6 +90,14 @@ class ServerConfig(Section):
     timeouts: ServerTimeouts = Field(ServerTimeouts(), description="Bounds on how slow a client may be.")
 
 
+class AdminTokenConfig(Section):
+    name: Name = Field(description="Whose it is; stands in the audit log.")
+    token: str = Field(min_length=8, repr=False, description="The bearer token.")
+    role: Literal["viewer", "scaler", "admin"] = Field(
+        "viewer", description="`viewer` looks; `scaler` also changes scaling and registers backends; `admin` does all."
+    )
+
+
 class AdminConfig(Section):
     host: str = Field("127.0.0.1", description="Address of the admin port (metrics, health, pools).")
     port: int = Field(8081, ge=0, le=65535, description="Port of the admin API; 0 picks a free one.")
@@ -96,9 +105,14 @@ class AdminConfig(Section):
         "", repr=False, description="Bearer token for the admin API; required when it listens beyond loopback."
     )
 
+    tokens: tuple[AdminTokenConfig, ...] = Field((), description="Further tokens, with a name and a role each.")
+    audit: OutputFile | None = Field(
+        None, description="File to append a line to for each change of scaling: who, what, why. Else only the log."
+    )
+
     @model_validator(mode="after")
     def _token_when_wide(self) -> "AdminConfig":
-        if not self.token and not self.is_loopback:
+        if not self.token and not self.tokens and not self.is_loopback:
             raise ValueError(f"host {self.host!r} is reachable from outside: set a token, or listen on 127.0.0.1")
         return self
 
@@ -202,7 +216,12 @@ class RetryConfig(Section):
 
 class PoolConfig(Section):
     policy: PolicyConfig = Field(PolicyConfig(), description="How a backend is chosen: a name, or a name with options.")
-    backends: tuple[BackendConfig, ...] = Field(min_length=1, description="The servers: URLs, or URLs with options.")
+    scaling: ScalingConfig | None = Field(
+        None, description="How many replicas there are, where the proxy may change it."
+    )
+    backends: tuple[BackendConfig, ...] = Field(
+        (), description="The servers: URLs, or URLs with options. Required, unless `scaling` starts them."
+    )
     upstream_key: str = Field("", repr=False, description="API key sent to the backends instead of the client's.")
     forward_authorization: bool = Field(
         False,
@@ -224,6 +243,11 @@ class PoolConfig(Section):
     admission: AdmissionConfig = Field(
         AdmissionConfig(), description="When a backend may be given more, and what is not worth starting."
     )
+
+    @field_validator("backends", mode="before")
+    @classmethod
+    def _somebody_serves(cls, value: Any, info: ValidationInfo) -> Any:
+        return listed_backends(value, info)
 
 
 class ModelConfig(Section):

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 from llmproxy.config.manual import INTRO, SECTIONS
 from llmproxy.config.model import Config, PolicyConfig
 from llmproxy.config.quota import parse_count
+from llmproxy.config.scaling import ScalingPolicyConfig
 from llmproxy.config.shape import section_of
 from llmproxy.config.units import format_duration, format_size, parse_duration, parse_ratio, parse_size
 
@@ -60,12 +61,18 @@ def _kind(field: FieldInfo) -> str:
     section = section_of(field.annotation)
     if section is not None:
         whole = _by_container(field.annotation, mapping="mapping", items="list", single="section")
-        return "name or mapping" if _is_free(section) else whole
+        return (
+            f"{whole} of names or mappings"
+            if whole == "list" and _is_free(section)
+            else ("name or mapping" if _is_free(section) else whole)
+        )
     options = [item for item in get_args(field.annotation) if item is not type(None)] or [field.annotation]
     if get_origin(field.annotation) is Literal:
         return " or ".join(f"`{option}`" for option in options)
     if get_origin(field.annotation) is tuple:
-        return "list of text"
+        return "list of shares" if _unit_of_items(field) else "list of text"
+    if get_origin(field.annotation) is dict:
+        return "mapping of text"
     return {bool: "boolean", int: "integer", float: "number"}.get(options[0], "text") + _bounds(field)
 
 
@@ -96,6 +103,12 @@ def _default(field: FieldInfo) -> str:
     )
 
 
+def _unit_of_items(field: FieldInfo) -> bool:
+    """Whether a list is one of shares."""
+    items = get_args(get_args(field.annotation)[0]) if get_args(field.annotation) else ()
+    return bool(items)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, float)
 
@@ -107,7 +120,7 @@ def _unit(field: FieldInfo) -> str | None:
 
 def _is_free(section: type[BaseModel]) -> bool:
     """Whether its keys are for someone else to know."""
-    return issubclass(section, PolicyConfig)
+    return issubclass(section, (PolicyConfig, ScalingPolicyConfig))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ def json_schema(policies: Sequence[str] = ()) -> dict[str, Any]:
         }
     parts["BackendConfig"] = _or_text(parts["BackendConfig"], {"type": "string", "pattern": r"^https?://|\$\{"})
     parts["AuthConfig"] = _or_text(parts["AuthConfig"], {"enum": ["none"]})
+    pool = parts["PoolConfig"]
+    pool["properties"]["backends"]["anyOf"][0]["minItems"] = 1
+    pool["anyOf"] = [{"required": ["backends"]}, {"required": ["scaling"]}]
+    parts["ScalingPolicyConfig"] = _or_text(_one_key(parts["ScalingPolicyConfig"]), {"type": "string"})
+    parts["ActuatorConfig"] = _or_text(parts["ActuatorConfig"], {"type": "string", "enum": ["dry_run"]})
     parts["PolicyConfig"] = _policy(parts["PolicyConfig"], policies)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -41,6 +46,12 @@ def _policy(part: dict[str, Any], policies: Sequence[str]) -> dict[str, Any]:
         {**part, "properties": {**part["properties"], "name": name}, "additionalProperties": True},
         {**names, "description": "The name of a routing policy, with its default options."},
     )
+
+
+def _one_key(part: dict[str, Any]) -> dict[str, Any]:
+    """A scaling policy: its name is the key of its options."""
+    loose = {key: value for key, value in part.items() if key not in ("required", "additionalProperties")}
+    return {**loose, "additionalProperties": True, "minProperties": 1}
 
 
 def _or_text(part: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""The one writer of `Pool.backends`: membership from the configuration, and from DNS where it says `resolve: true`."""
+"""The one writer of `Pool.backends`: membership from the configuration, from DNS where it says `resolve: true`, and
+from whoever else brings backends (the autoscaler, instances that register themselves, a watched file)."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.members import merge, specs
 from llmproxy.control.resolver import Resolver
+from llmproxy.core.backend import BackendSpec
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
 
@@ -27,6 +29,8 @@ class Registrar:
         self._clock = clock
         self._on_change = on_change
         self._pools: tuple[Pool[PoolConfig], ...] = ()
+        self._brought: dict[tuple[str, str], tuple[BackendSpec, ...]] = {}
+        """By pool and source."""
 
     async def prepare(self, configs: Mapping[str, PoolConfig]) -> None:
         """Look up the names behind the backends, so that `update` need not wait. A name that fails is tried later."""
@@ -40,21 +44,49 @@ class Registrar:
     def set_pools(self, pools: Mapping[str, Pool[PoolConfig]]) -> None:
         """These are the pools from now on; names that none of them uses are no longer looked up."""
         self._pools = tuple(pools.values())
-        self._resolver.keep_only(
-            {
-                (spec.host, spec.port)
-                for pool in self._pools
-                for spec in (backend.spec(pool.name) for backend in pool.settings.backends)
-            }
-        )
+        names = {pool.name for pool in self._pools}
+        self._brought = {key: found for key, found in self._brought.items() if key[0] in names}
+        self._keep_names()
 
     def update(self) -> None:
         """Make every pool's membership what its settings and the known addresses say."""
         for pool in self._pools:
             self._update(pool)
 
+    def announce(self, pool: str, source: str, found: Sequence[BackendSpec]) -> None:
+        """These are the backends that `source` brings to a pool from now on, instead of those it brought before. An id
+        that the configuration, or an earlier source, has already stays theirs."""
+        key, brought = (pool, source), tuple(found)
+        if self._brought.get(key, ()) == brought:
+            return
+        self._brought[key] = brought
+        self._keep_names()
+        for one in self._pools:
+            if one.name == pool:
+                self._update(one)
+
+    def _keep_names(self) -> None:
+        self._resolver.keep_only(
+            {
+                (spec.host, spec.port)
+                for pool in self._pools
+                for spec in (
+                    *(backend.spec(pool.name) for backend in pool.settings.backends),
+                    *self._brought_to(pool.name),
+                )
+            }
+        )
+
+    def _brought_to(self, pool: str) -> Iterator[BackendSpec]:
+        for (name, _), found in self._brought.items():
+            if name == pool:
+                yield from found
+
     def _update(self, pool: Pool[PoolConfig]) -> None:
-        wanted = specs(pool.name, pool.settings, self._resolver.cached)
+        by_id = {spec.id: spec for spec in specs(pool.name, pool.settings, self._resolver.cached)}
+        for spec in self._brought_to(pool.name):
+            by_id.setdefault(spec.id, spec)
+        wanted = tuple(by_id.values())
         before = pool.backends
         if [backend.spec for backend in before] == list(wanted):
             return

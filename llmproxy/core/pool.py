@@ -19,6 +19,7 @@ class Pool(Generic[S]):
 
     `queue` is its admission. `bounded` says whether a request may have to wait there: because a backend has a
     `max_concurrency`, or for what admission knows. `learns`: whether anybody is told what became of requests.
+    `elastic` says that somebody adds backends when requests wait: then they wait also while there is none.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Pool(Generic[S]):
         self.retries = retries
         self.queue = queue
         self.backends: tuple[Backend, ...] = ()
+        self.elastic = False
         self.set_routing(routing)
 
     def set_routing(self, routing: RoutingPolicy) -> None:

@@ -115,6 +115,9 @@ class HealthRegistry(Protocol):
     def hung(self, backend: Backend, is_hung: bool, now: float) -> None:
         """Health by progress: it has work and gets nowhere with it, or does again."""
 
+    def ease_in(self, backend: Backend, now: float) -> None:
+        """A newcomer to a pool at work begins with slow start."""
+
     def drain(self, backend: Backend, now: float) -> None: ...
 
     def undrain(self, backend: Backend, now: float) -> None: ...

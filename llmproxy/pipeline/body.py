@@ -19,10 +19,11 @@ class Body(msgspec.Struct, gc=False):
     stream_options: Any = None
     previous_response_id: Any = None
     store: Any = None
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    n: Any = None
+    # Raw: numbers that the engine is to judge.
+    max_tokens: msgspec.Raw = msgspec.Raw(b"")
+    max_completion_tokens: msgspec.Raw = msgspec.Raw(b"")
+    max_output_tokens: msgspec.Raw = msgspec.Raw(b"")
+    n: msgspec.Raw = msgspec.Raw(b"")
 
 
 _DECODE: Final = msgspec.json.Decoder(Body).decode

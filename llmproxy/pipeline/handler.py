@@ -60,6 +60,7 @@ async def serve(handler: "Handler", x: Exchange) -> None:
                 backend = handler.choose(x, pool, room, tries.tried)
                 if backend is None:
                     backend = await wait_for_room(handler, x, pool, room, tries)
+                handler.chosen(x, pool, tries.tried, backend)
                 with Lease(backend, room.freed):
                     again = await attempt(x, target, backend, tries)
                 if not again:
@@ -276,20 +277,28 @@ class Handler(Site):
         now = x.chosen_at = self.clock()
         candidates = self._eligible(x, pool, tried, now)
         if not candidates:
+            if pool.elastic and not pool.health.candidates(now):
+                return None
             raise Unavailable("no backend is available for this request", retry_after_s=5)
         assert x.view is not None
-        chosen = pool.routing.pick(candidates, x.view, now)
+        return pool.routing.pick(candidates, x.view, now)
+
+    def chosen(self, x: Exchange, pool: ServingPool, tried: list[Backend], backend: Backend) -> None:
+        """Tell why it is this one."""
+        assert x.view is not None
         if x.view.reason:
             self.metrics.decisions[pool.name, x.view.reason] += 1
         if x.request.debug:
-            explain_choice(x, pool, candidates, chosen, now)
-        return chosen
+            explain_choice(x, pool, self._eligible(x, pool, tried, x.chosen_at), backend, x.chosen_at)
 
     def choose_in_turn(self, x: Exchange, pool: ServingPool, tried: list[Backend]) -> Backend | None:
-        """The same where there are limits, but for who else waits; None when all it may use are full."""
+        """The same where there are limits, but for who else waits; None when all it may use are full, or are on the
+        way."""
         now = x.chosen_at = self.clock()
         candidates = self._eligible(x, pool, tried, now)
         if not candidates:
+            if pool.elastic and not pool.health.candidates(now):
+                return None
             raise Unavailable("no backend is available for this request", retry_after_s=5)
         candidates = [backend for backend in candidates if backend.has_room]
         assert x.view is not None

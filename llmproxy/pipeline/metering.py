@@ -50,8 +50,13 @@ async def take(limiter: Limiter, x: Exchange, identity: Identity) -> Meter:
 
 def most_tokens(body: Body) -> int | None:
     """How many tokens an answer may have, in all of its choices; None when the request does not say."""
-    for most in (body.max_completion_tokens, body.max_tokens, body.max_output_tokens):
-        if isinstance(most, int) and most > 0:
-            choices = body.n
-            return most * choices if isinstance(choices, int) and choices > 1 else most
+    for said in (body.max_completion_tokens, body.max_tokens, body.max_output_tokens):
+        most = _count(bytes(said))
+        if most:
+            return most * max(_count(bytes(body.n)), 1)
     return None
+
+
+def _count(text: bytes) -> int:
+    """A whole number as JSON writes it; 0 for anything else, and for what no engine would take."""
+    return int(text) if text.isdigit() and len(text) < 10 else 0

@@ -60,7 +60,7 @@ class Room:
 
     def freed(self) -> None:
         """A lease was given back, or something else has changed."""
-        if self.pool.bounded and self._queue.waiting and not self._woken:
+        if (self.pool.bounded or self.pool.elastic) and self._queue.waiting and not self._woken:
             # From the loop: the one that freed the place finishes its own business first.
             self._woken = True
             self._loop.call_soon(self._wake)
@@ -98,7 +98,7 @@ class Room:
         self._woken = False
         now = self._clock()
         candidates = self.pool.health.candidates(now)
-        if candidates:
+        if candidates or self.pool.elastic:
             self._queue.pump(candidates, now, _choose, _go, self._fail)
             return
         for ticket in self._queue.in_line():

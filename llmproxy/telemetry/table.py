@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from llmproxy.telemetry.gpu import GPU
+from llmproxy.telemetry.scaling import SCALING
 
 
 class Kind(Enum):
@@ -208,6 +209,11 @@ TABLE: tuple[Metric, ...] = (
         ("event",),
     ),
     Metric("llmproxy_limit_proxies", Kind.GAUGE, "Proxies that share the Redis of limits, as last seen."),
+    # The autoscaler
+    *(
+        Metric(f"llmproxy_scaling_{row.name}", Kind.COUNTER if row.counts else Kind.GAUGE, row.help, row.labels)
+        for row in SCALING
+    ),
     # The process
     Metric("llmproxy_connections", Kind.GAUGE, "Open connections, `downstream` or `upstream`.", ("side",)),
     Metric("llmproxy_connections_opened_total", Kind.COUNTER, "Connections opened, by side.", ("side",)),

@@ -131,6 +131,10 @@ class Admission(Generic[W]):
     def in_line(self) -> list[Ticket[W]]:
         return self.queue.in_line()
 
+    def longest_wait_s(self, now: float) -> float:
+        """How long whoever has waited longest has; 0 when nobody waits."""
+        return max((now - ticket.entered for ticket in self.in_line()), default=0.0)
+
     def retry_after_s(self, now: float) -> int:
         """How long one turned away now had better stay away."""
         return self.queue.retry_after_s(now)

@@ -156,6 +156,13 @@ class Health:
             member.hung = is_hung
             self._refresh(now, backend, "it computes nothing" if is_hung else "it computes again")
 
+    def ease_in(self, backend: Backend, now: float) -> None:
+        """A newcomer to a pool at work: its share grows with slow start, as one's does that has recovered."""
+        member = self._members.get(backend)
+        if member is not None:
+            member.recovering = True
+            self._refresh(now)
+
     def drain(self, backend: Backend, now: float) -> None:
         """No new work for a member, until `undrain`."""
         self._set_draining(backend, True, now)

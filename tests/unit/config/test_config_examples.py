@@ -32,6 +32,7 @@ def beside(tmp_path, tls):
     (tmp_path / "vllm-key.txt").write_text("the-key\n")
     (tmp_path / "client-key.txt").write_text("a-clients-key\n")
     (tmp_path / "jwks.json").write_text('{"keys": []}')
+    shutil.copy(ROOT / "config" / "warm-up.jsonl", tmp_path)
     return tmp_path
 
 

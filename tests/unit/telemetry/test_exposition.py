@@ -11,6 +11,7 @@ from llmproxy.core.clock import ManualClock
 from llmproxy.telemetry.exposition import Exposition
 from llmproxy.telemetry.gauges import readers
 from llmproxy.telemetry.metrics import Metrics
+from llmproxy.telemetry.scaling import SCALING
 from llmproxy.telemetry.table import TABLE, Kind
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -45,6 +46,8 @@ def busy_metrics() -> Metrics:
     series.prompt_tokens, series.cached_tokens, series.completion_tokens = 11, 5, 7
     for histogram in (series.ttft, series.itl, series.duration, metrics.queue("p"), metrics.overhead, metrics.loop_lag):
         histogram.observe(0.02)
+    for row in SCALING:
+        metrics.read(f"llmproxy_scaling_{row.name}", lambda labels=row.labels: {("p",) * len(labels): 1.0})
     metrics.requests["p", "llama", "b0", 200] += 3
     metrics.attempts["p", "b0", "reset"] += 1
     metrics.retries["p", "reset"] += 1

@@ -1,0 +1,147 @@
+"""The scaling part of the admin API. Who may ask is `guard.py`'s business; that a reason is given is asked for here."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from llmproxy.admin.errors import AdminError
+from llmproxy.control.registrations import Registrations
+from llmproxy.control.scaling.autoscalers import EVERYWHERE, Autoscalers, seconds
+
+WHY_MAX = 500
+DEFAULT_FOR_S = 3600.0
+TTL_S = 60.0
+
+
+class ScalingRoutes:
+    """The handlers, over what the application has. `who(headers)` names whoever asks, for the audit log."""
+
+    def __init__(
+        self, scaling: Autoscalers, registrations: Registrations, who: Callable[[Mapping[str, str]], str]
+    ) -> None:
+        self._who = who
+        self._scaling = scaling
+        self._registrations = registrations
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.get("/admin/scaling", self.pools),
+            web.post("/admin/scaling/pause", self.pause),
+            web.post("/admin/scaling/resume", self.resume),
+            web.get("/admin/scaling/{pool}", self.pool),
+            web.get("/admin/scaling/{pool}/decisions", self.decisions),
+            web.post("/admin/scaling/{pool}/event", self.event),
+            web.delete("/admin/scaling/{pool}/event", self.clear),
+            web.post("/admin/pools/{pool}/backends", self.register),
+            web.delete("/admin/pools/{pool}/backends/{id}", self.unregister),
+        ]
+
+    async def pools(self, request: web.Request) -> web.Response:
+        return web.json_response({"pools": [self._scaling.view(name) for name in self._scaling.scalers]})
+
+    async def pool(self, request: web.Request) -> web.Response:
+        return web.json_response(self._scaling.view(self._pool(request.match_info["pool"])))
+
+    async def decisions(self, request: web.Request) -> web.Response:
+        pool = self._pool(request.match_info["pool"])
+        return web.json_response({"decisions": self._scaling.scalers[pool].parts.decisions.shown()})
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """`{"pool": "llama", "why": "..."}`; without a pool everywhere."""
+        body = await _body(request)
+        pool = self._pool_or_all(body)
+        self._scaling.pause(pool, self._who(request.headers), _why(body))
+        return web.json_response({"paused": pool})
+
+    async def resume(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        pool = self._pool_or_all(body)
+        self._scaling.resume(pool, self._who(request.headers), _why(body))
+        return web.json_response({"resumed": pool})
+
+    async def event(self, request: web.Request) -> web.Response:
+        """`{"replicas": 6, "in": "10m", "for": "1h", "why": "launch"}`."""
+        pool = self._pool(request.match_info["pool"])
+        body = await _body(request)
+        replicas = body.get("replicas", body.get("min"))
+        if not isinstance(replicas, int) or isinstance(replicas, bool):
+            raise AdminError(422, "invalid_event", "replicas must be a whole number")
+        for_s, in_s = _duration(body, "for", DEFAULT_FOR_S), _duration(body, "in", 0.0)
+        try:
+            self._scaling.event(pool, self._who(request.headers), _why(body), replicas=replicas, for_s=for_s, in_s=in_s)
+        except ValueError as error:
+            raise AdminError(422, "invalid_event", str(error)) from None
+        return web.json_response(self._scaling.view(pool), status=201)
+
+    async def clear(self, request: web.Request) -> web.Response:
+        pool = self._pool(request.match_info["pool"])
+        return web.json_response({"cleared": self._scaling.clear_events(pool, self._who(request.headers), "")})
+
+    async def register(self, request: web.Request) -> web.Response:
+        """`{"url": "http://10.0.0.5:8000", "id": "a", "ttl": "60s", "weight": 1, "max_concurrency": 64}`: a backend for
+        as long as it says so again within `ttl`."""
+        body = await _body(request)
+        ttl_s = _duration(body, "ttl", TTL_S)
+        settings = {key: value for key, value in body.items() if key in ("url", "id", "weight", "max_concurrency")}
+        unknown = body.keys() - settings.keys() - {"ttl", "why"}
+        if unknown:
+            raise AdminError(422, "invalid_backend", f"unknown key {sorted(unknown)[0]!r}")
+        try:
+            id = self._registrations.register(request.match_info["pool"], settings, ttl_s, self._who(request.headers))
+        except KeyError:
+            raise AdminError(404, "pool_not_found", f"there is no pool {request.match_info['pool']!r}") from None
+        except ValueError as error:
+            raise AdminError(422, "invalid_backend", str(error)) from None
+        return web.json_response({"id": id, "ttl_s": ttl_s}, status=201)
+
+    async def unregister(self, request: web.Request) -> web.Response:
+        pool, id = request.match_info["pool"], request.match_info["id"]
+        if not self._registrations.unregister(pool, id, self._who(request.headers)):
+            raise AdminError(404, "backend_not_found", f"nobody registered {id!r} in pool {pool!r}")
+        return web.json_response({"removed": id})
+
+    def _pool(self, name: object) -> str:
+        if not isinstance(name, str) or name not in self._scaling.scalers:
+            known = ", ".join(sorted(self._scaling.scalers)) or "none"
+            raise AdminError(404, "pool_not_found", f"no pool {name!r} is scaled, only: {known}")
+        return name
+
+    def _pool_or_all(self, body: Mapping[str, Any]) -> str:
+        name = body.get("pool", EVERYWHERE)
+        return EVERYWHERE if name == EVERYWHERE else self._pool(name)
+
+
+async def _body(request: web.Request) -> Mapping[str, Any]:
+    """A JSON object; nothing at all is an empty one."""
+    text = await request.text()
+    if not text.strip():
+        return {}
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise AdminError(400, "bad_request", "the body must be a JSON object")
+    return body
+
+
+def _why(body: Mapping[str, Any]) -> str:
+    why = body.get("why", "")
+    if not isinstance(why, str) or len(why) > WHY_MAX:
+        raise AdminError(422, "invalid_reason", f"why must be text of at most {WHY_MAX} characters")
+    return why
+
+
+def _duration(body: Mapping[str, Any], key: str, default_s: float) -> float:
+    if key not in body:
+        return default_s
+    try:
+        found = seconds(body[key])
+    except ValueError as error:
+        raise AdminError(422, "invalid_duration", f"{key}: {error}") from None
+    if not math.isfinite(found):
+        raise AdminError(422, "invalid_duration", f"{key} must be finite")
+    return found

@@ -1,0 +1,314 @@
+"""`{kind: process}`: engines as processes of this machine.
+
+    actuator:
+      kind: process
+      command: "vllm serve Qwen/Qwen3-8B --port {port}"
+      gpus: ["0", "1", "2,3"]        # one set an engine, as CUDA_VISIBLE_DEVICES
+
+Each engine is started without a shell, in a session and process group of its own, with its output appended to a log
+whose size is bounded. It outlives the proxy unless `on_exit: stop`: the next one finds it by the state file (and by
+the mark in its environment, should the file have been written a moment too early) and goes on with it, or ends it when
+the command has changed since. Ending is SIGTERM to the group, and SIGKILL after `stop_timeout`.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from llmproxy.control.actuators import processes
+from llmproxy.control.actuators.base import ActuatorError, Instance
+from llmproxy.control.actuators.records import Record, Records, last_words, trim_log
+
+MARK: Final = "LLMPROXY_REPLICA"
+_LOOK_EVERY_S: Final = 0.05
+_GONE_WITHIN_S: Final = 5.0
+"""After SIGKILL; a process in an uninterruptible call may take longer, and is looked after all the same."""
+_LOGS_KEPT: Final = 20
+
+_log = logging.getLogger("llmproxy.control.actuators")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    command: str
+    """`{port}`, `{id}` and `{gpus}` are put in."""
+    directory: Path
+    """For the state file and the logs."""
+    host: str = "127.0.0.1"
+    ports: tuple[int, int] | None = None
+    """First and last; None takes any that is free."""
+    gpus: tuple[str, ...] = ()
+    """Sets of devices; an engine gets one, and when all are taken none can be started. None: no such limit."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    stop_timeout_s: float = 30.0
+    log_max_bytes: int = 50 * 1024**2
+    on_exit_stop: bool = False
+    """Whether engines end with the proxy."""
+
+
+@dataclass(slots=True, eq=False)
+class _Engine:
+    record: Record
+    child: "subprocess.Popen[bytes] | None" = None
+    """None of an adopted one."""
+    stopping: "asyncio.Task[None] | None" = None
+    listed: bool = False
+    """It was named once. One that ends before is named all the same, so that its failing is seen."""
+
+
+class ProcessActuator:
+    """Engines of one pool on this machine."""
+
+    def __init__(self, pool: str, options: ProcessOptions, *, wall: Callable[[], float] = time.time) -> None:
+        self._pool = pool
+        self._options = options
+        self._wall = wall
+        self._records = Records(options.directory)
+        self._engines: dict[str, _Engine] = {}
+        self._started = False
+
+    # -- the interface ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        if not self._started:
+            await asyncio.to_thread(self._records.lock)
+            try:
+                for record in await asyncio.to_thread(self._records.read):
+                    await self._adopt(record)
+                self._save()
+            except BaseException:
+                self._records.unlock()
+                raise
+            self._started = True
+
+    async def stop(self) -> None:
+        if not self._started:
+            return
+        self._started = False
+        if self._options.on_exit_stop:
+            for engine in self._engines.values():
+                self._begin_stop(engine, "the proxy ends")
+            await asyncio.gather(*(engine.stopping for engine in self._engines.values() if engine.stopping is not None))
+        else:
+            for engine in self._engines.values():
+                if engine.stopping is not None:
+                    engine.stopping.cancel()
+                if engine.child is not None:
+                    # It goes on without us, on purpose: not what Popen's destructor warns about.
+                    engine.child.returncode = engine.child.returncode or 0
+            kept = [engine.record.id for engine in self._engines.values()]
+            if kept:
+                _log.info("pool %s: %s go on running; the next proxy takes them over", self._pool, ", ".join(kept))
+        self._engines.clear()
+        self._records.unlock()
+
+    async def replicas(self) -> Sequence[Instance]:
+        await self.start()
+        await asyncio.to_thread(self._tend)
+        now = self._wall()
+        for engine in self._engines.values():
+            engine.listed = True
+        return [
+            Instance(
+                engine.record.id,
+                f"http://{self._options.host}:{engine.record.port}",
+                engine.stopping is not None,
+                max(now - engine.record.started_unix_s, 0.0),
+            )
+            for engine in self._engines.values()
+        ]
+
+    async def scale(self, count: int, *, leaving: Sequence[str] = (), fence: int = 0) -> None:
+        await self.start()
+        await asyncio.to_thread(self._tend)
+        for id in leaving:
+            if id in self._engines:
+                self._begin_stop(self._engines[id], "drained, or given up")
+        running = [engine for engine in self._engines.values() if engine.stopping is None]
+        youngest = sorted(running, key=lambda engine: engine.record.started_unix_s, reverse=True)
+        for engine in youngest[: max(len(running) - count, 0)]:
+            self._begin_stop(engine, "no longer wanted")
+        for _ in range(count - len(running)):
+            if not self._gpus_come_free():
+                await self._start_one()
+
+    # -- starting --------------------------------------------------------------------------------------------------
+
+    async def _start_one(self) -> None:
+        options = self._options
+        gpus = self._free_gpus()
+        port = self._free_port()
+        id = f"{self._pool}-{secrets.token_hex(3)}"
+        record = Record(id, secrets.token_hex(16), port, gpus, self._digest(), self._wall())
+        engine = _Engine(record)
+        self._engines[id] = engine
+        try:
+            # First, so that there is no moment in which an engine runs that nobody could find again.
+            self._save()
+            engine.child = await asyncio.to_thread(self._spawn, record)
+        except (OSError, ActuatorError) as error:
+            del self._engines[id]
+            self._save()
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ActuatorError(f"{shlex.split(options.command)[0]} cannot be started: {why}") from None
+        engine.record = replace(record, pid=engine.child.pid, ticks=processes.started_ticks(engine.child.pid) or 0)
+        self._save()
+        where = f" on GPU {gpus[0]}" if gpus else ""
+        _log.info("pool %s: started %s (process %d) at port %d%s", self._pool, id, engine.child.pid, port, where)
+
+    def _spawn(self, record: Record) -> "subprocess.Popen[bytes]":
+        gpus = record.gpus[0] if record.gpus else ""
+        puts = {"{port}": str(record.port), "{id}": record.id, "{gpus}": gpus}
+        arguments = shlex.split(self._options.command)
+        for name, value in puts.items():
+            arguments = [argument.replace(name, value) for argument in arguments]
+        env = {**os.environ, **self._options.env, MARK: record.mark}
+        if record.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = gpus
+        log = self._log_of(record.id)
+        log.parent.mkdir(exist_ok=True)
+        self._forget_old_logs(log.parent)
+        with log.open("ab") as out:
+            return subprocess.Popen(  # noqa: S603 (the operator's own command, without a shell)
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=env,
+                start_new_session=True,
+            )
+
+    def _gpus_come_free(self) -> bool:
+        """Whether none is free, but will be when those that are stopping have ended: then it will be asked again."""
+        taken = [gpus for engine in self._engines.values() for gpus in engine.record.gpus]
+        stopping = any(engine.stopping is not None for engine in self._engines.values())
+        return bool(self._options.gpus) and stopping and set(self._options.gpus) <= set(taken)
+
+    def _free_gpus(self) -> tuple[str, ...]:
+        if not self._options.gpus:
+            return ()
+        taken = [gpus for engine in self._engines.values() for gpus in engine.record.gpus]
+        for gpus in self._options.gpus:
+            if gpus not in taken:
+                return (gpus,)
+        raise ActuatorError(f"all {len(self._options.gpus)} sets of GPUs are in use")
+
+    def _free_port(self) -> int:
+        taken = {engine.record.port for engine in self._engines.values()}
+        first, last = self._options.ports or (0, 0)
+        for port in range(first, last + 1):
+            if port in taken:
+                continue
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self._options.host, port))
+                except OSError:
+                    continue
+                found: int = probe.getsockname()[1]
+                return found
+        raise ActuatorError(f"no port from {first} to {last} is free")
+
+    # -- those that run --------------------------------------------------------------------------------------------
+
+    async def _adopt(self, record: Record) -> None:
+        """An engine that an earlier proxy started."""
+        if not record.pid:
+            pid = await asyncio.to_thread(processes.marked, MARK, record.mark)
+            record = replace(record, pid=pid or 0, ticks=(processes.started_ticks(pid) or 0) if pid else 0)
+        if not processes.is_same(record.pid, record.ticks):
+            return
+        engine = self._engines[record.id] = _Engine(record)
+        if record.command != self._digest():
+            self._begin_stop(engine, "it was started with another command")
+        else:
+            _log.info("pool %s: took over %s (process %d)", self._pool, record.id, record.pid)
+
+    def _tend(self) -> None:
+        """Notice who has ended, and keep the logs short."""
+        known = [engine for engine in self._engines.values() if engine.stopping is None and engine.listed]
+        ended = [engine for engine in known if not self._lives(engine)]
+        for engine in ended:
+            del self._engines[engine.record.id]
+            record = engine.record
+            # What it started itself must not keep the GPU.
+            processes.signal_group(record.pid, signal.SIGKILL)
+            status = "" if engine.child is None else f" with status {engine.child.returncode}"
+            words = last_words(self._log_of(record.id))
+            _log.warning(
+                "pool %s: %s (process %d) ended by itself%s; it last said: %s",
+                self._pool,
+                record.id,
+                record.pid,
+                status,
+                words or "nothing",
+            )
+        if ended:
+            self._save()
+        for engine in self._engines.values():
+            trim_log(self._log_of(engine.record.id), self._options.log_max_bytes)
+
+    def _lives(self, engine: _Engine) -> bool:
+        if engine.child is not None and engine.child.poll() is not None:
+            return False
+        record = engine.record
+        return not record.pid or processes.is_same(record.pid, record.ticks)
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    def _begin_stop(self, engine: _Engine, why: str) -> None:
+        if engine.stopping is None:
+            _log.info("pool %s: stopping %s: %s", self._pool, engine.record.id, why)
+            engine.stopping = asyncio.create_task(self._end(engine), name=f"stop {engine.record.id}")
+
+    async def _end(self, engine: _Engine) -> None:
+        group = engine.record.pid
+        processes.signal_group(group, signal.SIGTERM)
+        if not await self._ended_within(engine, self._options.stop_timeout_s):
+            _log.warning("pool %s: %s ignores SIGTERM: killed", self._pool, engine.record.id)
+        # Also when its leader has ended in time: whatever is left of the group goes with it.
+        processes.signal_group(group, signal.SIGKILL)
+        if not await self._ended_within(engine, _GONE_WITHIN_S):
+            _log.error("pool %s: %s (process %d) cannot be killed", self._pool, engine.record.id, group)
+        self._engines.pop(engine.record.id, None)
+        self._save()
+
+    async def _ended_within(self, engine: _Engine, timeout_s: float) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while self._lives(engine):
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return True
+
+    # -- the folder ------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self._records.write(engine.record for engine in self._engines.values())
+
+    def _log_of(self, id: str) -> Path:
+        return self._options.directory / "logs" / f"{id}.log"
+
+    def _forget_old_logs(self, folder: Path) -> None:
+        """Those of engines long gone; the newest are kept, to find out why they went."""
+        known = {self._log_of(id).name for id in self._engines}
+        logs = [file for file in folder.glob("*.log*") if file.name.removesuffix(".1") not in known]
+        for file in sorted(logs, key=lambda file: file.stat().st_mtime, reverse=True)[_LOGS_KEPT:]:
+            file.unlink(missing_ok=True)
+
+    def _digest(self) -> str:
+        options = self._options
+        text = "\0".join([options.command, *(f"{name}={value}" for name, value in sorted(options.env.items()))])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,111 @@
+"""What the process actuator must not forget: one JSON file, replaced whole, written before a process is started and
+again when its number is known. So whatever is killed at whatever moment, the next proxy finds every engine: by its
+number and start, or by the mark in its environment."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from llmproxy.control.actuators.base import ActuatorError
+from llmproxy.control.actuators.processes import boot_id
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One engine. `pid` is 0 while it is being started."""
+
+    id: str
+    mark: str
+    port: int
+    gpus: tuple[str, ...]
+    command: str
+    """A digest of the template it was started from."""
+    started_unix_s: float
+    pid: int = 0
+    ticks: int = 0
+
+
+class Records:
+    """The file, and the lock beside it that keeps two proxies from using one folder."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file = directory / "replicas.json"
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Raises `ActuatorError` when another process has the folder, or it cannot be made."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.unlock()
+            taken = isinstance(error, BlockingIOError)
+            why = "another proxy uses it" if taken else error.strerror
+            raise ActuatorError(f"the folder {self._directory} cannot be used: {why}") from None
+
+    def unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+    def read(self) -> list[Record]:
+        """Those of this boot; none when there is no file, or none that can be read."""
+        try:
+            content: Any = json.loads(self._file.read_text())
+            if content["version"] != VERSION or content["boot"] != boot_id():
+                return []
+            known = {field.name for field in fields(Record)}
+            rows = [{key: value for key, value in row.items() if key in known} for row in content["replicas"]]
+            return [Record(**{**row, "gpus": tuple(row["gpus"])}) for row in rows]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ActuatorError(f"{self._file} cannot be read ({error}); remove it when no engine runs") from None
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Replace the file."""
+        content = {"version": VERSION, "boot": boot_id(), "replicas": [asdict(record) for record in records]}
+        beside = self._file.with_suffix(".new")
+        try:
+            with beside.open("w") as file:
+                json.dump(content, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._file)
+        except OSError as error:
+            raise ActuatorError(f"{self._file} cannot be written: {error.strerror}") from None
+
+
+def trim_log(file: Path, max_bytes: int) -> None:
+    """Keep a log that its writer never reopens below a size: what is there goes to `.1`, and it begins anew. The
+    writer appends (O_APPEND), so it goes on at the new end."""
+    try:
+        if file.stat().st_size <= max_bytes:
+            return
+        with file.open("rb+") as log:
+            log.seek(-max_bytes, os.SEEK_END)
+            file.with_suffix(".log.1").write_bytes(log.read())
+            log.truncate(0)
+    except OSError:
+        return
+
+
+def last_words(file: Path, lines: int = 3) -> str:
+    """The end of a log, for a message."""
+    try:
+        with file.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(log.tell() - 2000, 0))
+            text = log.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    said: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(said[-lines:])

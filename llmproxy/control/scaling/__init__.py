@@ -1,0 +1,17 @@
+"""The autoscaler: one loop a pool, in which everything that decides is pure and everything that acts is somebody else.
+
+    Meter -> Plan (policy/scaling) -> PoolScaler -> Actuator (control/actuators)
+
+* `Meter` makes `Signals` of the proxy's own counters, the engines' gauges, the host and outside queries.
+* A `Plan` turns them into a `Decision`: policies, stabiliser, guardrails. The simulator runs the same objects.
+* `PoolScaler` brings the fleet to what was decided. It owns the replicas' lives (`Fleet`): starting (in no one's
+  way until /health and a first real token are there), warming, serving with slow start, draining, stopped; and the
+  warm pool beside them. It is the one writer of its source of the registrar's members, and of nothing else in the pool.
+* An `Actuator` starts and ends instances.
+
+Many proxies may watch one fleet. Each registers and checks the instances for itself; only the one that holds the lock
+(`leader.py`) drains, starts and ends any, and everything it does carries its fencing token.
+
+Fail static: while the actuator, Redis or a query cannot be reached, what runs goes on running. A pool that is paused,
+or whose proxy does not lead, decides and records as always, and does nothing.
+"""

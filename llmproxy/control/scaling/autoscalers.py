@@ -1,0 +1,145 @@
+"""All pools' loops together, and what operators may do to them: pause, resume, ask for a floor. Each is written to the
+audit log before it takes effect."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llmproxy.config.units import parse_duration
+from llmproxy.control.scaling.audit import Audit
+from llmproxy.control.scaling.events import LONGEST_S, Event
+from llmproxy.control.scaling.fleet import Stage
+from llmproxy.control.scaling.pool_scaler import PoolScaler
+from llmproxy.core.backend import Backend
+from llmproxy.core.clock import Clock
+
+EVERYWHERE = "*"
+
+
+def seconds(value: Any) -> float:
+    """A duration as people write it: `10m`, `1h30m`, `45`. ValueError for anything else."""
+    return parse_duration(value)
+
+
+class Autoscalers:
+    """By pool. `scalers` is written by whoever applies the configuration."""
+
+    def __init__(self, audit: Audit, clock: Clock) -> None:
+        self.scalers: dict[str, PoolScaler] = {}
+        self._audit = audit
+        self._clock = clock
+        self._paused: dict[str, str] = {}
+        """The pool, or everywhere, and who paused it and why."""
+
+    async def stop(self) -> None:
+        scalers = list(self.scalers.values())
+        self.scalers.clear()
+        await asyncio.gather(*(scaler.stop() for scaler in scalers))
+
+    def hung(self, pool: str, backend: Backend) -> None:
+        """An engine makes no progress."""
+        scaler = self.scalers.get(pool)
+        if scaler is not None:
+            scaler.parts.lives.hung(backend)
+
+    def is_paused(self, pool: str) -> bool:
+        return EVERYWHERE in self._paused or pool in self._paused
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def pause(self, pool: str, who: str, why: str) -> None:
+        """Change nothing any more, in `pool` or everywhere."""
+        self._audit.write(who, "pause", why, pool=pool)
+        self._paused[pool] = f"{who}: {why}" if why else who
+
+    def resume(self, pool: str, who: str, why: str) -> None:
+        """As before. `*` takes every pause away."""
+        self._audit.write(who, "resume", why, pool=pool)
+        if pool == EVERYWHERE:
+            self._paused.clear()
+        else:
+            self._paused.pop(pool, None)
+
+    def event(self, pool: str, who: str, why: str, *, replicas: int, for_s: float, in_s: float = 0.0) -> None:
+        """At least `replicas` for a while (within the pool's bounds). ValueError says what is wrong with it."""
+        if replicas < 0 or not 0 < for_s <= LONGEST_S or not 0 <= in_s <= LONGEST_S:
+            raise ValueError("replicas, for or in is out of range")
+        begins = self._clock() + in_s
+        self._audit.write(who, "event", why, pool=pool, replicas=replicas, for_s=for_s, in_s=in_s)
+        self.scalers[pool].parts.events.add(Event(replicas, begins, begins + for_s, who, why))
+        self.scalers[pool].hurry()
+
+    def clear_events(self, pool: str, who: str, why: str) -> int:
+        self._audit.write(who, "clear events", why, pool=pool)
+        return self.scalers[pool].parts.events.clear()
+
+    # -- views -----------------------------------------------------------------------------------------------------
+
+    def view(self, pool: str) -> dict[str, Any]:
+        """One pool's state, for the admin API."""
+        scaler = self.scalers[pool]
+        parts, now = scaler.parts, self._clock()
+        return {
+            "pool": pool,
+            "desired": scaler.desired,
+            "max": parts.most,
+            "leads": scaler.token is not None,
+            "paused": self._paused.get(pool) or self._paused.get(EVERYWHERE),
+            "dry_run": parts.dry,
+            "cold_start_s": round(parts.times.expected_s, 1),
+            "backoff_s": round(parts.backoff.wait_s(now), 1),
+            "events": parts.events.shown(),
+            "replicas": [
+                {
+                    "id": one.id,
+                    "url": one.url,
+                    "stage": one.stage.value,
+                    "for_s": round(now - one.since, 1),
+                    "age_s": round(now - one.asked_at, 1),
+                    "in_flight": one.backend.load.in_flight if one.backend is not None else 0,
+                    "leaves_because": one.recycle,
+                }
+                for one in sorted(parts.fleet.replicas.values(), key=lambda one: one.asked_at)
+            ],
+        }
+
+    def readers(self) -> Mapping[str, Callable[[], Mapping[tuple[str, ...], float]]]:
+        """For the metrics, by name."""
+        return {
+            "llmproxy_scaling_desired_replicas": lambda: {
+                (pool,): float(one.desired) for pool, one in self.scalers.items() if one.desired is not None
+            },
+            "llmproxy_scaling_replicas": lambda: {
+                (pool, stage.value): float(one.parts.fleet.count(stage))
+                for pool, one in self.scalers.items()
+                for stage in Stage
+            },
+            "llmproxy_scaling_wanted_replicas": self._wanted,
+            "llmproxy_scaling_decisions_total": lambda: {
+                key: float(count) for one in self.scalers.values() for key, count in one.parts.decisions.counts.items()
+            },
+            "llmproxy_scaling_starts_total": lambda: {
+                (pool, result): float(count)
+                for pool, one in self.scalers.items()
+                for result, count in one.parts.lives.starts.items()
+            },
+            "llmproxy_scaling_cold_start_seconds": lambda: {
+                (pool,): one.parts.times.expected_s for pool, one in self.scalers.items()
+            },
+            "llmproxy_scaling_leader": lambda: {
+                (pool,): float(one.token is not None) for pool, one in self.scalers.items()
+            },
+            "llmproxy_scaling_paused": lambda: {(pool,): float(self.is_paused(pool)) for pool in self.scalers},
+            "llmproxy_scaling_backoff_seconds": lambda: {
+                (pool,): one.parts.backoff.wait_s(self._clock()) for pool, one in self.scalers.items()
+            },
+        }
+
+    def _wanted(self) -> Mapping[tuple[str, ...], float]:
+        found: dict[tuple[str, ...], float] = {}
+        for pool, one in self.scalers.items():
+            latest = one.parts.decisions.latest
+            for opinion in latest.decision.opinions if latest is not None else ():
+                key = pool, opinion.policy
+                found[key] = max(found.get(key, 0.0), float(opinion.replicas))
+        return found

@@ -1,0 +1,111 @@
+"""The replicas of one pool and where in its life each of them is. No I/O: the loop acts on what this says."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from llmproxy.control.actuators.base import Instance
+from llmproxy.core.backend import Backend
+
+
+class Stage(Enum):
+    """The value is what the admin API and the metrics call it."""
+
+    STARTING = "starting"
+    """Runs, and has not yet said a token. Gets no requests."""
+    WARMING = "warming"
+    """Works, and is given what it will be asked often."""
+    SERVING = "serving"
+    DRAINING = "draining"
+    """No new work; what runs there finishes."""
+    STANDBY = "standby"
+    """Loaded, or asleep, and out of rotation."""
+    STOPPING = "stopping"
+
+
+COMING = frozenset({Stage.STARTING, Stage.WARMING})
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """`asked_at`: when it was started; all times are monotonic seconds."""
+
+    id: str
+    url: str
+    asked_at: float
+    stage: Stage = Stage.STARTING
+    since: float = 0.0
+    """When it came to its stage."""
+    backend: Backend | None = None
+    """Its place in the pool, while it serves or drains."""
+    recycle: str = ""
+    """Why it must go whatever the number wanted; empty when it need not."""
+    asleep: bool = False
+    adopted: bool = False
+    """It was there before us, and teaches nothing about starting."""
+    bad_since: float | None = None
+
+    def move(self, stage: Stage, now: float) -> None:
+        self.stage, self.since = stage, now
+
+
+@dataclass(slots=True)
+class Changes:
+    """What the actuator's list brought."""
+
+    new: list[Replica] = field(default_factory=list)
+    died: list[Replica] = field(default_factory=list)
+    """Gone without having been told to; their stage is the one they died in."""
+    gone: list[Replica] = field(default_factory=list)
+    """Gone as they should."""
+
+
+class Fleet:
+    """Replicas by id."""
+
+    def __init__(self) -> None:
+        self.replicas: dict[str, Replica] = {}
+
+    def see(self, instances: Iterable[Instance], now: float) -> Changes:
+        """Take over what the actuator lists."""
+        changes = Changes()
+        listed = {one.id: one for one in instances}
+        for id, instance in listed.items():
+            replica = self.replicas.get(id)
+            if replica is None:
+                replica = Replica(id, instance.url, now - instance.age_s, since=now)
+                self.replicas[id] = replica
+                if instance.stopping:
+                    replica.move(Stage.STOPPING, now)
+                changes.new.append(replica)
+            elif instance.url:
+                replica.url = instance.url
+            if instance.stopping and replica.stage is not Stage.STOPPING:
+                replica.move(Stage.STOPPING, now)
+        for id in self.replicas.keys() - listed.keys():
+            replica = self.replicas.pop(id)
+            (changes.gone if replica.stage is Stage.STOPPING else changes.died).append(replica)
+        return changes
+
+    def at(self, *stages: Stage) -> list[Replica]:
+        """Those in one of these stages, the oldest first."""
+        return sorted((one for one in self.replicas.values() if one.stage in stages), key=lambda one: one.asked_at)
+
+    def count(self, *stages: Stage) -> int:
+        return sum(one.stage in stages for one in self.replicas.values())
+
+    @property
+    def present(self) -> int:
+        """All that were not told to stop."""
+        return sum(one.stage is not Stage.STOPPING for one in self.replicas.values())
+
+
+def victims(
+    fleet: Fleet, count: int, in_flight: Callable[[Replica], int], last_holders: Iterable[Replica]
+) -> Sequence[Replica]:
+    """Which `count` replicas can best be spared: those that still start, the youngest first; then of those that serve
+    the least busy, and the last holder of a session or a LoRA adapter only when all others are spared already."""
+    holders = set(last_holders)
+    coming = sorted(fleet.at(*COMING), key=lambda one: -one.asked_at)
+    serving = sorted(fleet.at(Stage.SERVING), key=lambda one: (one in holders, in_flight(one), -one.asked_at))
+    return [*coming, *serving][:count]

@@ -1,0 +1,266 @@
+"""The lives of one pool's replicas, as far as this proxy has a part in them: it waits until one answers, has it warmed,
+takes it into the pool, drains it, puts it to sleep. What is started and stopped, and when, the loop decides.
+
+A replica that starts is no member of the pool: nothing probes it but this, nothing is sent there, and its failing
+counts against nobody's health.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llmproxy.config.backend import BackendConfig
+from llmproxy.config.model import PoolConfig
+from llmproxy.control.actuators.base import Instance
+from llmproxy.control.scaling.backoff import Backoff
+from llmproxy.control.scaling.bring_up import BringUp
+from llmproxy.control.scaling.fleet import COMING, Fleet, Replica, Stage
+from llmproxy.control.scaling.start_times import StartTimes
+from llmproxy.core.backend import Backend, BackendSpec, Status
+from llmproxy.core.clock import Clock
+from llmproxy.core.pool import Pool
+
+RECYCLE_GRACE_S: Final = 15.0
+"""How long one that must go anyway may finish what runs there."""
+_BAD: Final = frozenset({Status.UNHEALTHY, Status.LOADING, Status.NEW})
+
+_log = logging.getLogger("llmproxy.control.scaling")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the configuration says of lives."""
+
+    drain_s: float = 600.0
+    replace_after_s: float = 60.0
+    """A serving replica that has been unhealthy for so long is replaced."""
+    max_concurrency: int | None = None
+    weight: float = 1.0
+    warm_size: int = 0
+    warm_by_sleep: bool = True
+    prompts: tuple[dict[str, Any], ...] = ()
+
+
+class Lives:
+    """`announce(specs)` makes them the pool's members from this source. `on_ready` is told when capacity came."""
+
+    def __init__(
+        self,
+        pool: Pool[PoolConfig],
+        fleet: Fleet,
+        bring_up: BringUp,
+        terms: Terms,
+        *,
+        announce: Callable[[Sequence[BackendSpec]], None],
+        times: StartTimes,
+        backoff: Backoff,
+        clock: Clock,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.terms = terms
+        self.target = 0
+        """How many should serve; one that comes up beyond that goes to the warm pool."""
+        self.starts = {"ok": 0, "failed": 0, "died": 0}
+        self.last_start_s: float | None = None
+        self._pool = pool
+        self._fleet = fleet
+        self._bring_up = bring_up
+        self._announce = announce
+        self._times = times
+        self._backoff = backoff
+        self._clock = clock
+        self._on_ready = on_ready
+        self._tasks: dict[Replica, asyncio.Task[None]] = {}
+        self._has_seen = False
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- what happens to them --------------------------------------------------------------------------------------
+
+    def see(self, instances: Iterable[Instance]) -> bool:
+        """The actuator's list is new. Whether any is missing that should be in it."""
+        now = self._clock()
+        changes = self._fleet.see(instances, now)
+        for replica in changes.new:
+            replica.adopted = not self._has_seen
+        self._has_seen = True
+        for replica in changes.died:
+            self._end_task(replica)
+            serving = replica.stage not in COMING
+            self.starts["died" if serving else "failed"] += 1
+            self._backoff.failed(now)
+            text = "pool %s: replica %s is gone without having been told to (it was %s)"
+            _log.warning(text, self._pool.name, replica.id, replica.stage.value)
+        for replica in changes.gone:
+            self._end_task(replica)
+        for replica in self._fleet.at(Stage.STOPPING):
+            self._end_task(replica)
+        for replica in self._fleet.at(Stage.STARTING):
+            if replica.url and replica not in self._tasks:
+                self._begin(replica, self._come_up(replica))
+        self._publish()
+        return bool(changes.died)
+
+    def hung(self, backend: Backend) -> None:
+        """Its engine makes no progress."""
+        for replica in self._fleet.at(Stage.SERVING):
+            if replica.backend is backend:
+                self._recycle(replica, "it hangs")
+
+    def tick(self, now: float) -> list[Replica]:
+        """Who can be stopped now: drained, or past its time."""
+        for replica in self._fleet.at(Stage.SERVING):
+            self._watch(replica, now)
+        over = [one for one in self._fleet.at(*COMING) if now - one.asked_at > self._times.limit_s]
+        for replica in over:
+            text = "pool %s: replica %s has not come up within %.0f s: stopped"
+            _log.error(text, self._pool.name, replica.id, self._times.limit_s)
+            self.starts["failed"] += 1
+            self._backoff.failed(now)
+        return [*over, *(one for one in self._fleet.at(Stage.DRAINING) if self._has_drained(one, now))]
+
+    def drain(self, replica: Replica) -> None:
+        """No new work."""
+        now = self._clock()
+        if replica.backend is not None:
+            self._pool.health.drain(replica.backend, now)
+        replica.move(Stage.DRAINING, now)
+
+    def undrain(self, replica: Replica) -> None:
+        """It is needed after all."""
+        now = self._clock()
+        if replica.backend is not None:
+            self._pool.health.undrain(replica.backend, now)
+        replica.move(Stage.SERVING, now)
+        self._on_ready()
+
+    def rest(self, replica: Replica) -> None:
+        """Out of rotation, to be had again soon. Where sleeping fails it is drained, and will be stopped."""
+        replica.move(Stage.STANDBY, self._clock())
+        self._publish()
+        if self.terms.warm_by_sleep:
+            self._begin(replica, self._put_to_sleep(replica))
+
+    def rouse(self, replica: Replica) -> None:
+        """Back from the warm pool."""
+        self._end_task(replica)
+        replica.move(Stage.STARTING, self._clock())
+        replica.asked_at = self._clock()
+        self._begin(replica, self._come_up(replica, rouse=True))
+
+    def leave(self, replica: Replica) -> None:
+        """It is being stopped."""
+        self._end_task(replica)
+        replica.move(Stage.STOPPING, self._clock())
+        self._publish()
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, replica: Replica, story: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(story, name=f"replica {replica.id}")
+        self._tasks[replica] = task
+        task.add_done_callback(lambda done: self._ended(replica, done))
+
+    def _ended(self, replica: Replica, task: "asyncio.Task[None]") -> None:
+        if self._tasks.get(replica) is task:
+            del self._tasks[replica]
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("pool %s: replica %s: a task failed", self._pool.name, replica.id, exc_info=task.exception())
+
+    def _end_task(self, replica: Replica) -> None:
+        task = self._tasks.pop(replica, None)
+        if task is not None:
+            task.cancel()
+
+    async def _come_up(self, replica: Replica, *, rouse: bool = False) -> None:
+        spec, settings = self._spec(replica), self._pool.settings
+        adopted = replica.adopted and not rouse
+        if rouse and replica.asleep:
+            await self._bring_up.wake(spec, settings)
+        await self._bring_up.until_it_answers(spec, settings)
+        replica.asleep = False
+        took_s = self._clock() - replica.asked_at
+        if self.terms.prompts and not adopted:
+            replica.move(Stage.WARMING, self._clock())
+            await self._bring_up.warm(spec, settings, self.terms.prompts)
+        if not adopted:
+            self.starts["ok"] += 1
+            self.last_start_s = took_s
+            if not rouse:
+                self._times.took(took_s)
+        _log.info("pool %s: replica %s answers, %.1f s after it was asked for", self._pool.name, replica.id, took_s)
+        if self._fleet.count(Stage.SERVING) < self.target or not self.terms.warm_size:
+            self._serve(replica, ease_in=not adopted)
+        else:
+            self._tasks.pop(replica, None)
+            self.rest(replica)
+
+    async def _put_to_sleep(self, replica: Replica) -> None:
+        if await self._bring_up.put_to_sleep(self._spec(replica), self._pool.settings):
+            replica.asleep = True
+            return
+        _log.warning("pool %s: replica %s cannot sleep: it will be stopped", self._pool.name, replica.id)
+        replica.recycle = "it cannot sleep"
+        replica.move(Stage.DRAINING, self._clock())
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _serve(self, replica: Replica, *, ease_in: bool) -> None:
+        now = self._clock()
+        replica.move(Stage.SERVING, now)
+        replica.bad_since = None
+        self._publish()
+        if ease_in and replica.backend is not None:
+            self._pool.health.ease_in(replica.backend, now)
+        self._on_ready()
+
+    def _publish(self) -> None:
+        """The pool's members from here are those that serve or drain; tell when that changes."""
+        members = self._fleet.at(Stage.SERVING, Stage.DRAINING)
+        for replica in self._fleet.replicas.values():
+            if replica not in members:
+                replica.backend = None
+        self._announce([self._spec(replica) for replica in members])
+        live = {backend.id: backend for backend in self._pool.backends}
+        for replica in members:
+            replica.backend = live.get(replica.id)
+
+    def _spec(self, replica: Replica) -> BackendSpec:
+        terms = self.terms
+        config = BackendConfig(
+            url=replica.url, id=replica.id, weight=terms.weight, max_concurrency=terms.max_concurrency
+        )
+        return config.spec(self._pool.name)
+
+    def _watch(self, replica: Replica, now: float) -> None:
+        backend = replica.backend
+        if backend is None or self._pool.health.status(backend, now) not in _BAD:
+            replica.bad_since = None
+        elif replica.bad_since is None:
+            replica.bad_since = now
+        elif now - replica.bad_since >= self.terms.replace_after_s:
+            self._recycle(replica, f"it has been unhealthy for {self.terms.replace_after_s:.0f} s")
+
+    def _recycle(self, replica: Replica, why: str) -> None:
+        _log.warning("pool %s: replica %s is replaced: %s", self._pool.name, replica.id, why)
+        replica.recycle = why
+        self._backoff.failed(self._clock())
+        self.starts["died"] += 1
+        self.drain(replica)
+
+    def _has_drained(self, replica: Replica, now: float) -> bool:
+        patience_s = RECYCLE_GRACE_S if replica.recycle else self.terms.drain_s
+        backend = replica.backend
+        if backend is None or now - replica.since >= patience_s:
+            return True
+        gauges = backend.known(now)
+        # The engine's own count has the requests of other proxies in it.
+        elsewhere = 0.0 if gauges is None else (gauges.running or 0.0) + (gauges.waiting or 0.0)
+        return backend.load.in_flight == 0 and elsewhere == 0

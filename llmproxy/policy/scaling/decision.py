@@ -1,0 +1,66 @@
+"""One evaluation from signals to a number, with everything that led to it: the pure middle of the loop.
+
+    signals -> policies -> combine -> stabiliser -> guardrails -> Decision
+
+The loop around it measures the signals and lets the actuator act; the simulator runs this same object in virtual time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llmproxy.policy.scaling.base import ScalingPolicy, Signals, Wanted
+from llmproxy.policy.scaling.combine import combine
+from llmproxy.policy.scaling.guardrails import Guardrails
+from llmproxy.policy.scaling.stabiliser import Stabiliser
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided at `signals.now`, and why. `replicas` are to be ready or starting."""
+
+    signals: Signals
+    replicas: int
+    reason: str
+    """In words for operators."""
+    opinions: tuple[Wanted, ...] = ()
+    """Of every policy that had one."""
+    wanted: Wanted | None = None
+    """The one that won; None when nobody had one."""
+    steadied: str = ""
+    """What the stabiliser changed, and why."""
+    limits: tuple[str, ...] = ()
+    """The guardrails that made a difference."""
+    alerts: tuple[str, ...] = field(default=())
+    """To be sent: thresholds of a budget that were just crossed."""
+
+    @property
+    def change(self) -> int:
+        """Replicas to add; negative: to remove."""
+        return self.replicas - self.signals.actual
+
+
+class Decider:
+    """Calls each policy once for each evaluation, in their order."""
+
+    __slots__ = ("_policies", "guardrails", "stabiliser")
+
+    def __init__(self, policies: Sequence[ScalingPolicy], stabiliser: Stabiliser, guardrails: Guardrails) -> None:
+        self._policies = tuple(policies)
+        self.stabiliser = stabiliser
+        self.guardrails = guardrails
+
+    def decide(self, signals: Signals, now: float) -> Decision:
+        """What to do now. Tell `done` what became of it."""
+        asked = [policy.want(signals, now) for policy in self._policies]
+        opinions = tuple(one for one in asked if one is not None)
+        wanted, actual = combine(opinions), signals.actual
+        steady, steadied = (actual, "") if wanted is None else self.stabiliser.steady(wanted.replicas, actual, now)
+        ruling = self.guardrails.rule(steady, signals, now)
+        said = "nobody has an opinion" if wanted is None else f"{wanted.policy}: {wanted.reason}"
+        reason = "; ".join(part for part in (said, steadied, *ruling.limits) if part)
+        return Decision(signals, ruling.replicas, reason, opinions, wanted, steadied, ruling.limits, ruling.alerts)
+
+    def done(self, change: int, now: float) -> None:
+        """The actuator added so many replicas (removed: negative)."""
+        self.stabiliser.done(change, now)
+        self.guardrails.done(change, now)

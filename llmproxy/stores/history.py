@@ -1,0 +1,83 @@
+"""Demand by the minute, kept for the forecast: a season is too long to be learned again after every restart."""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final, Protocol
+
+Point = tuple[int, tuple[float | None, ...]]
+"""A minute (Unix time over 60) and its figures, in an order the caller keeps to."""
+
+_FIGURES_MAX: Final = 3
+_CREATE: Final = (
+    "CREATE TABLE IF NOT EXISTS demand_minutes"
+    " (pool TEXT NOT NULL, minute INTEGER NOT NULL, a REAL, b REAL, c REAL, PRIMARY KEY (pool, minute)) WITHOUT ROWID"
+)
+
+
+class HistoryError(Exception):
+    """The store cannot be read or written; the message says why."""
+
+
+class HistoryStore(Protocol):
+    """Minutes by pool. Blocking: call it from a thread."""
+
+    def read(self, pool: str, since_minute: int) -> list[Point]:
+        """From `since_minute` on, in order. Raises `HistoryError`."""
+
+    def append(self, pool: str, points: Sequence[Point], forget_before_minute: int) -> None:
+        """Add or replace, and drop what is older. Raises `HistoryError`."""
+
+
+class MemoryHistory:
+    """Lasts as long as the process."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, dict[int, tuple[float | None, ...]]] = {}
+
+    def read(self, pool: str, since_minute: int) -> list[Point]:
+        return sorted(
+            (minute, figures) for minute, figures in self._pools.get(pool, {}).items() if minute >= since_minute
+        )
+
+    def append(self, pool: str, points: Sequence[Point], forget_before_minute: int) -> None:
+        kept = {**self._pools.get(pool, {}), **dict(points)}
+        self._pools[pool] = {minute: figures for minute, figures in kept.items() if minute >= forget_before_minute}
+
+
+class SqliteHistory:
+    """A file; several processes may share it. A connection a call: once a minute, that is nothing, and no thread is
+    bound to it."""
+
+    def __init__(self, path: Path, timeout_s: float = 5.0) -> None:
+        self._path, self._timeout_s = path, timeout_s
+
+    def read(self, pool: str, since_minute: int) -> list[Point]:
+        query = "SELECT minute, a, b, c FROM demand_minutes WHERE pool = ? AND minute >= ? ORDER BY minute"
+        try:
+            with closing(self._open()) as connection:
+                rows = connection.execute(query, (pool, since_minute)).fetchall()
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self._path}: {error}") from None
+        return [(minute, tuple(figures)) for minute, *figures in rows]
+
+    def append(self, pool: str, points: Sequence[Point], forget_before_minute: int) -> None:
+        rows = [(pool, minute, *(*figures, None, None, None)[:_FIGURES_MAX]) for minute, figures in points]
+        try:
+            with closing(self._open()) as connection, connection:
+                connection.executemany("INSERT OR REPLACE INTO demand_minutes VALUES (?, ?, ?, ?, ?)", rows)
+                connection.execute(
+                    "DELETE FROM demand_minutes WHERE pool = ? AND minute < ?", (pool, forget_before_minute)
+                )
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self._path}: {error}") from None
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=self._timeout_s)
+        try:
+            connection.execute(_CREATE)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection

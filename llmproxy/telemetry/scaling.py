@@ -1,0 +1,35 @@
+"""The autoscaler's rows of the table of metrics: name behind `llmproxy_scaling_`, whether it counts, labels, help."""
+
+from typing import Final, NamedTuple
+
+
+class Row(NamedTuple):
+    name: str
+    counts: bool
+    labels: tuple[str, ...]
+    help: str
+
+
+SCALING: Final = (
+    Row(
+        "desired_replicas", False, ("pool",), "Replicas the autoscaler is bringing about, ready and starting together."
+    ),
+    Row("replicas", False, ("pool", "stage"), "Replicas by stage (`starting`, `serving`, `draining`, `standby`, ...)."),
+    Row("wanted_replicas", False, ("pool", "policy"), "What each scaling policy wanted last, where it had an opinion."),
+    Row(
+        "decisions_total",
+        True,
+        ("pool", "policy", "direction"),
+        "Decisions, by the policy that won (`none`: nobody had an opinion) and direction (`up`, `down`, `same`).",
+    ),
+    Row(
+        "starts_total",
+        True,
+        ("pool", "result"),
+        "Replicas that came up (`ok`), that did not (`failed`), and that ended or hung later on (`died`).",
+    ),
+    Row("cold_start_seconds", False, ("pool",), "From starting a replica to its first token: configured, or learned."),
+    Row("leader", False, ("pool",), "1 in the proxy that scales the pool."),
+    Row("paused", False, ("pool",), "1 while scaling is paused."),
+    Row("backoff_seconds", False, ("pool",), "How long no replica is started, after some that failed."),
+)

@@ -1,0 +1,113 @@
+"""The scaling part of the admin API: roles, the audit log, events, pauses, registration."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.harness.proxy import Proxy, settings
+from tests.harness.stage import Stage, chat
+from tests.harness.waiting import until
+
+TOKENS = [
+    {"name": "ops", "token": "token-of-ops", "role": "scaler"},
+    {"name": "board", "token": "token-of-board", "role": "viewer"},
+    {"name": "root", "token": "token-of-root", "role": "admin"},
+]
+
+
+async def ask(
+    proxy: Proxy, method: str, path: str, body: Any = None, token: str = "token-of-ops"
+) -> tuple[int, dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = proxy.admin_url + path
+    async with aiohttp.ClientSession(headers=headers) as http, http.request(method, url, json=body) as answer:
+        return answer.status, await answer.json()
+
+
+async def dry(stage: Stage, tmp_path: Path, **pools: Any) -> Proxy:
+    backend = await stage.backend()
+    scaling = {"min": 1, "max": 4, "interval": "0.1s", "actuator": "dry_run"}
+    pool = {"backends": [{"url": backend.url, "id": "b1"}], "scaling": scaling}
+    admin = {"tokens": TOKENS, "audit": str(tmp_path / "audit.jsonl")}
+    return await stage.serve(settings({"main": pool} | pools, tmp_path / "access.jsonl", admin=admin))
+
+
+async def test_roles(stage: Stage, tmp_path: Path) -> None:
+    proxy = await dry(stage, tmp_path)
+    assert (await ask(proxy, "GET", "/admin/scaling", token=""))[0] == 401
+    assert (await ask(proxy, "GET", "/admin/scaling", token="another"))[0] == 401
+    assert (await ask(proxy, "GET", "/admin/scaling", token="token-of-board"))[0] == 200
+    for path in ("/admin/scaling/pause", "/admin/scaling/main/event", "/admin/pools/main/backends"):
+        status, answer = await ask(proxy, "POST", path, {"replicas": 1}, token="token-of-board")
+        assert (status, answer["error"]["code"]) == (403, "role_required")
+    assert (await ask(proxy, "POST", "/admin/scaling/pause", {}))[0] == 200
+    assert (await ask(proxy, "POST", "/admin/pools/main/backends/b1/drain"))[0] == 403
+    assert (await ask(proxy, "POST", "/admin/pools/main/backends/b1/drain", token="token-of-root"))[0] == 200
+
+
+async def test_events_pauses_and_their_traces(stage: Stage, tmp_path: Path) -> None:
+    proxy = await dry(stage, tmp_path)
+    event = {"replicas": 3, "for": "1h", "why": "launch"}
+    status, view = await ask(proxy, "POST", "/admin/scaling/main/event", event)
+    assert status == 201
+    assert [(one["replicas"], one["who"], one["why"]) for one in view["events"]] == [(3, "ops", "launch")]
+
+    async def decided() -> bool:
+        _, answer = await ask(proxy, "GET", "/admin/scaling/main/decisions")
+        return any(one["policy"] == "event" and one["replicas"] == 3 for one in answer["decisions"])
+
+    await until(decided, "a decision for the event")
+    _, answer = await ask(proxy, "GET", "/admin/scaling/main/decisions")
+    assert not any(one["acted_upon"] for one in answer["decisions"]), "a dry run"
+    assert answer["decisions"][0]["signals"]["queue_depth"] == 0
+    assert (await ask(proxy, "DELETE", "/admin/scaling/main/event"))[1] == {"cleared": 1}
+    await ask(proxy, "POST", "/admin/scaling/pause", {"pool": "main", "why": "night"})
+    assert (await ask(proxy, "GET", "/admin/scaling/main"))[1]["paused"] == "ops: night"
+    assert proxy.metric("llmproxy_scaling_paused", pool="main") == 1
+    await ask(proxy, "POST", "/admin/scaling/resume")
+    assert (await ask(proxy, "GET", "/admin/scaling/main"))[1]["paused"] is None
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [(one["who"], one["what"], one["why"]) for one in lines] == [
+        ("ops", "event", "launch"),
+        ("ops", "clear events", ""),
+        ("ops", "pause", "night"),
+        ("ops", "resume", ""),
+    ]
+
+
+async def test_mistakes(stage: Stage, tmp_path: Path) -> None:
+    proxy = await dry(stage, tmp_path)
+    for path, body, status in (
+        ("/admin/scaling/nope/event", {"replicas": 1}, 404),
+        ("/admin/scaling/main/event", {}, 422),
+        ("/admin/scaling/main/event", {"replicas": -1}, 422),
+        ("/admin/scaling/main/event", {"replicas": 1, "for": "x"}, 422),
+        ("/admin/scaling/main/event", {"replicas": 1, "for": "30d"}, 422),
+        ("/admin/scaling/main/event", [1], 400),
+        ("/admin/scaling/pause", {"pool": "nope"}, 404),
+        ("/admin/scaling/pause", {"why": 3}, 422),
+        ("/admin/pools/nope/backends", {"url": "http://127.0.0.1:1"}, 404),
+        ("/admin/pools/main/backends", {"url": "ftp://x"}, 422),
+        ("/admin/pools/main/backends", {"url": "http://127.0.0.1:1", "id": "b1"}, 422),
+        ("/admin/pools/main/backends", {"url": "http://127.0.0.1:1", "ttl": "0s"}, 422),
+        ("/admin/pools/main/backends", {"url": "http://127.0.0.1:1", "what": 1}, 422),
+    ):
+        assert (await ask(proxy, "POST", path, body))[0] == status, (path, body)
+
+
+async def test_an_instance_registers_itself_and_falls_silent(stage: Stage, tmp_path: Path) -> None:
+    proxy = await dry(stage, tmp_path)
+    another = await stage.backend()
+    body = {"url": another.url, "id": "fresh", "ttl": "60s"}
+    assert (await ask(proxy, "POST", "/admin/pools/main/backends", body)) == (201, {"id": "fresh", "ttl_s": 60.0})
+    await proxy.healthy("fresh")
+    live = proxy.backend("fresh")
+    await ask(proxy, "POST", "/admin/pools/main/backends", body)
+    assert proxy.backend("fresh") is live
+    assert {(await stage.ask(proxy, chat())).header("x-llmproxy-backend") for _ in range(6)} == {"b1", "fresh"}
+    assert (await ask(proxy, "DELETE", "/admin/pools/main/backends/fresh"))[0] == 200
+    assert [backend.id for backend in proxy.pool().backends] == ["b1"]
+    await ask(proxy, "POST", "/admin/pools/main/backends", body | {"ttl": "1s"})
+    await until(lambda: len(proxy.pool().backends) == 1, "it leaves when it is silent")

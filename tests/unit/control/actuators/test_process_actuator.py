@@ -1,0 +1,253 @@
+"""The process actuator over real processes: their life, their traces, and what survives the proxy."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmproxy.control.actuators import processes
+from llmproxy.control.actuators.base import ActuatorError
+from llmproxy.control.actuators.process import ProcessActuator, ProcessOptions
+from tests.harness.waiting import until
+
+PYTHON = sys.executable
+SLEEPER = f"{PYTHON} -c 'import time; print(\"up\", flush=True); time.sleep(60)' {{port}} {{id}}"
+STUBBORN = (
+    f"{PYTHON} -c 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    f'print("up", flush=True); time.sleep(60)\''
+)
+Make = Callable[..., ProcessActuator]
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    made: list[ProcessActuator] = []
+
+    def build(command: str = SLEEPER, **options: Any) -> ProcessActuator:
+        defaults = {"command": command, "directory": tmp_path / "run", "stop_timeout_s": 5.0}
+        actuator = ProcessActuator("main", ProcessOptions(**defaults | options))
+        made.append(actuator)
+        return actuator
+
+    yield build
+    for actuator in made:
+        await actuator.stop()
+    last = ProcessActuator("main", ProcessOptions("nothing", tmp_path / "run", stop_timeout_s=0.5, on_exit_stop=True))
+    await last.start()
+    await last.stop()
+
+
+async def ids(actuator: ProcessActuator) -> list[str]:
+    return [one.id for one in await actuator.replicas() if not one.stopping]
+
+
+def pid_of(directory: Path, id: str) -> int:
+    rows = json.loads((directory / "run" / "replicas.json").read_text())["replicas"]
+    return next(int(row["pid"]) for row in rows if row["id"] == id)
+
+
+def said(directory: Path, id: str) -> str:
+    file = directory / "run" / "logs" / f"{id}.log"
+    return file.read_text() if file.exists() else ""
+
+
+async def test_scale_up_and_down_and_again(make: Make, tmp_path: Path) -> None:
+    actuator = make()
+    await actuator.scale(2)
+    await actuator.scale(2)
+    both = await actuator.replicas()
+    assert len({one.url for one in both}) == 2
+    pids = [pid_of(tmp_path, one.id) for one in both]
+    assert all(os.getpgid(pid) == pid for pid in pids), "each in a group of its own"
+    first, second = [one.id for one in both]
+    await actuator.scale(1, leaving=[first])
+    assert await ids(actuator) == [second]
+    await until(lambda: processes.started_ticks(pids[0]) is None, "the end of the first")
+
+    async def alone() -> bool:
+        return len(await actuator.replicas()) == 1
+
+    await until(alone, "the first forgotten")
+    await actuator.scale(0)
+    await until(lambda: processes.started_ticks(pids[1]) is None, "the end of the second")
+
+
+async def test_one_that_leaves_is_replaced_when_the_number_stays(make: Make) -> None:
+    actuator = make()
+    await actuator.scale(2)
+    first, second = await ids(actuator)
+    await actuator.scale(2, leaving=[first, "unheard of"])
+    after = await ids(actuator)
+    assert second in after
+    assert first not in after
+    assert len(after) == 2
+
+
+async def test_without_a_name_the_youngest_goes(make: Make) -> None:
+    actuator = make()
+    await actuator.scale(1)
+    [oldest] = await ids(actuator)
+    await actuator.scale(3)
+    await actuator.scale(1)
+    assert await ids(actuator) == [oldest]
+
+
+async def test_one_that_ignores_sigterm_is_killed(make: Make, tmp_path: Path) -> None:
+    actuator = make(STUBBORN, stop_timeout_s=0.2)
+    await actuator.scale(1)
+    [id] = await ids(actuator)
+    pid = pid_of(tmp_path, id)
+    await until(lambda: "up" in said(tmp_path, id), "a deaf process")
+    await actuator.scale(0)
+    await until(lambda: processes.started_ticks(pid) is None, "its end")
+
+
+async def test_children_of_an_engine_go_with_it(make: Make, tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import subprocess, time\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    actuator = make(f"{PYTHON} {script}")
+    await actuator.scale(1)
+    [id] = await ids(actuator)
+    await until(lambda: said(tmp_path, id).strip(), "a grandchild")
+    grandchild = int(said(tmp_path, id))
+    os.kill(pid_of(tmp_path, id), signal.SIGKILL)
+
+    async def gone() -> bool:
+        return await ids(actuator) == [] and processes.started_ticks(grandchild) is None
+
+    await until(gone, "both gone")
+
+
+async def test_one_that_ends_by_itself_is_not_listed_and_its_last_words_are_told(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    actuator = make(f"{PYTHON} -c 'import sys; print(\"CUDA out of memory\"); sys.exit(3)'")
+    await actuator.scale(1)
+    await until(lambda: processes.started_ticks(next(iter(actuator._engines.values())).record.pid) is None, "its end")
+    assert len(await ids(actuator)) == 1, "named once, so that whoever asks sees that it failed"
+    assert await ids(actuator) == []
+    assert "status 3" in caplog.text
+    assert "CUDA out of memory" in caplog.text
+
+
+async def test_gpu_sets_are_given_once_each(make: Make, tmp_path: Path) -> None:
+    show = f"{PYTHON} -c 'import os, time; print(os.environ[\"CUDA_VISIBLE_DEVICES\"], flush=True); time.sleep(60)'"
+    actuator = make(show, gpus=("0", "1,2"))
+    with pytest.raises(ActuatorError, match="all 2 sets of GPUs are in use"):
+        await actuator.scale(3)
+    both = await ids(actuator)
+    assert len(both) == 2
+    for id in both:
+        await until(lambda id=id: said(tmp_path, id), "its GPUs")
+    assert sorted(said(tmp_path, id).strip() for id in both) == ["0", "1,2"]
+
+
+async def test_ports_come_from_the_range(make: Make) -> None:
+    probe = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    taken = probe.sockets[0].getsockname()[1]
+    actuator = make(ports=(taken, taken))
+    with pytest.raises(ActuatorError, match="no port from"):
+        await actuator.scale(1)
+    probe.close()
+
+
+async def test_a_command_that_is_not_there(make: Make) -> None:
+    actuator = make("/nonexistent/vllm serve --port {port}")
+    with pytest.raises(ActuatorError, match="No such file"):
+        await actuator.scale(1)
+    assert await actuator.replicas() == []
+
+
+async def test_the_next_proxy_takes_them_over(make: Make, tmp_path: Path) -> None:
+    first = make()
+    await first.scale(2)
+    before = await first.replicas()
+    await first.stop()
+    second = make()
+    after = await second.replicas()
+    assert {one.id: one.url for one in after} == {one.id: one.url for one in before}
+    await second.scale(1, leaving=[before[0].id])
+    assert await ids(second) == [before[1].id]
+
+
+async def test_one_whose_number_was_never_written_is_found_by_its_mark(make: Make, tmp_path: Path) -> None:
+    first = make()
+    await first.scale(1)
+    [id] = await ids(first)
+    pid = pid_of(tmp_path, id)
+    await first.stop()
+    file = tmp_path / "run" / "replicas.json"
+    content = json.loads(file.read_text())
+    content["replicas"][0] |= {"pid": 0, "ticks": 0}
+    file.write_text(json.dumps(content))
+    second = make()
+    assert await ids(second) == [id]
+    await second.scale(0)
+    await until(lambda: processes.started_ticks(pid) is None, "its end")
+
+
+async def test_a_number_that_is_somebody_elses_by_now_is_left_alone(make: Make, tmp_path: Path) -> None:
+    first = make()
+    await first.scale(1)
+    await first.stop()
+    file = tmp_path / "run" / "replicas.json"
+    content = json.loads(file.read_text())
+    mine = content["replicas"][0]["pid"]
+    content["replicas"][0] |= {"pid": os.getpid()}
+    file.write_text(json.dumps(content))
+    second = make()
+    assert await second.replicas() == []
+    os.killpg(mine, signal.SIGKILL)
+
+
+async def test_another_command_ends_those_of_the_old_one(make: Make, tmp_path: Path) -> None:
+    first = make()
+    await first.scale(1)
+    [id] = await ids(first)
+    pid = pid_of(tmp_path, id)
+    await first.stop()
+    second = make(SLEEPER + " --more")
+    assert await ids(second) == []
+    await until(lambda: processes.started_ticks(pid) is None, "its end")
+
+
+async def test_two_proxies_do_not_share_a_folder(make: Make) -> None:
+    first, second = make(), make()
+    await first.scale(1)
+    with pytest.raises(ActuatorError, match="another proxy uses it"):
+        await second.scale(3)
+    await first.stop()
+    assert len(await second.replicas()) == 1
+
+
+async def test_engines_end_with_the_proxy_where_that_is_wanted(make: Make, tmp_path: Path) -> None:
+    actuator = make(on_exit_stop=True)
+    await actuator.scale(2)
+    pids = [pid_of(tmp_path, id) for id in await ids(actuator)]
+    await actuator.stop()
+    assert [processes.started_ticks(pid) for pid in pids] == [None, None]
+
+
+async def test_logs_are_bounded(make: Make, tmp_path: Path) -> None:
+    chatty = f"{PYTHON} -c 'import time\nwhile True: print(\"x\" * 999, flush=True); time.sleep(0.001)'"
+    actuator = make(chatty, log_max_bytes=20_000)
+    await actuator.scale(1)
+    [id] = await ids(actuator)
+    log = tmp_path / "run" / "logs" / f"{id}.log"
+    await until(lambda: log.exists() and log.stat().st_size > 20_000, "a long log")
+    await actuator.replicas()
+    assert log.with_suffix(".log.1").stat().st_size == 20_000
+    size = log.stat().st_size
+    await until(lambda: log.stat().st_size > size, "it goes on")
+    assert b"\0" not in log.read_bytes()

@@ -1,0 +1,198 @@
+"""The webhook actuator against the reference receiver, and against receivers that misbehave."""
+
+import importlib.util
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from llmproxy.control.actuators import signing
+from llmproxy.control.actuators.base import ActuatorError, Instance
+from llmproxy.control.actuators.webhook import StaleLeader, WebhookActuator, WebhookOptions
+
+SECRET = "a shared secret"
+FILE = Path(__file__).parents[4] / "config" / "actuator-receiver.py"
+
+
+def reference() -> Any:
+    spec = importlib.util.spec_from_file_location("actuator_receiver", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def receiver() -> Iterator[Any]:
+    module = reference()
+    cluster = module.Cluster()
+    server = module.serve(module.Receiver(SECRET, cluster), 0)
+    server.cluster = cluster
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def no_sleep(seconds: float) -> None:
+    return None
+
+
+class Speaker:
+    """Actuators that are closed in the end."""
+
+    def __init__(self) -> None:
+        self._made: list[WebhookActuator] = []
+
+    def to(self, url: str, secret: str = SECRET, **options: Any) -> WebhookActuator:
+        actuator = WebhookActuator("llama", WebhookOptions(url, secret), sleep=no_sleep, **options)
+        self._made.append(actuator)
+        return actuator
+
+    async def close(self) -> None:
+        for actuator in self._made:
+            await actuator.stop()
+
+
+@pytest.fixture
+async def speaker() -> AsyncIterator[Speaker]:
+    made = Speaker()
+    yield made
+    await made.close()
+
+
+def url_of(server: Any) -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}/"
+
+
+async def test_the_reference_receiver(receiver: Any, speaker: Speaker) -> None:
+    actuator = speaker.to(url_of(receiver))
+    assert await actuator.replicas() == []
+    await actuator.scale(3, fence=1)
+    await actuator.scale(3, fence=1)
+    assert [one.id for one in await actuator.replicas()] == ["llama-1", "llama-2", "llama-3"]
+    await actuator.scale(2, leaving=["llama-1"], fence=1)
+    assert await actuator.replicas() == [
+        Instance("llama-2", "http://10.0.0.2:8000"),
+        Instance("llama-3", "http://10.0.0.3:8000"),
+    ]
+
+
+async def test_a_leader_of_yesterday_is_refused(receiver: Any, speaker: Speaker) -> None:
+    actuator = speaker.to(url_of(receiver))
+    await actuator.scale(2, fence=7)
+    with pytest.raises(StaleLeader):
+        await actuator.scale(9, fence=6)
+    assert len(receiver.cluster.instances) == 2
+
+
+async def test_a_wrong_secret_and_an_old_message_are_refused(receiver: Any, speaker: Speaker) -> None:
+    for stranger in (
+        speaker.to(url_of(receiver), "another secret"),
+        speaker.to(url_of(receiver), wall=lambda: 1_000_000_000.0),
+    ):
+        with pytest.raises(ActuatorError, match="status 401"):
+            await stranger.scale(9, fence=1)
+    assert receiver.cluster.instances == []
+
+
+def test_the_same_message_twice_counts_once() -> None:
+    module = reference()
+    cluster = module.Cluster()
+    receiver = module.Receiver(SECRET, cluster)
+    body = b'{"version": 1, "id": "x", "action": "scale", "pool": "p", "replicas": 1, "leaving": [], "fence": 1}'
+    headers = signing.headers(SECRET, body, time.time())
+    assert receiver.receive(headers, body)[0] == 200
+    cluster.instances.clear()
+    assert receiver.receive(headers, body)[0] == 200
+    assert cluster.instances == []
+
+
+class Stand:
+    """A receiver that answers what a test says."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, str]] = []
+        self.bodies: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.read())
+        self.headers.append(dict(request.headers))
+        status, text = self.answers.pop(0) if self.answers else (200, '{"replicas": []}')
+        return web.Response(status=status, text=text, content_type="application/json")
+
+
+@pytest.fixture
+async def stand() -> AsyncIterator[tuple[Stand, str]]:
+    made = Stand()
+    app = web.Application()
+    app.router.add_post("/", made.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield made, f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    await runner.cleanup()
+
+
+async def test_it_is_tried_again_with_the_same_id_and_signed_each_time(
+    stand: tuple[Stand, str], speaker: Speaker
+) -> None:
+    made, url = stand
+    made.answers = [(503, ""), (500, "")]
+    await speaker.to(url).scale(1)
+    assert len(made.bodies) == 3
+    ids = {body.split(b'"id": "')[1][:16] for body in made.bodies}
+    assert len(ids) == 1
+    for body, headers in zip(made.bodies, made.headers, strict=True):
+        assert signing.is_genuine(SECRET, body, headers, time.time())
+        assert not signing.is_genuine(SECRET, body + b" ", headers, time.time())
+        assert not signing.is_genuine(SECRET, body, headers, time.time() + 400)
+
+
+async def test_it_gives_up_in_the_end(stand: tuple[Stand, str], speaker: Speaker) -> None:
+    made, url = stand
+    made.answers = [(503, "")] * 9
+    with pytest.raises(ActuatorError, match="status 503"):
+        await speaker.to(url).scale(1)
+    assert len(made.bodies) == 3
+
+
+async def test_what_was_refused_is_not_tried_again(stand: tuple[Stand, str], speaker: Speaker) -> None:
+    made, url = stand
+    made.answers = [(400, "")]
+    with pytest.raises(ActuatorError, match="status 400"):
+        await speaker.to(url).scale(1)
+    assert len(made.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "no json",
+        "[]",
+        "{}",
+        '{"replicas": [1]}',
+        '{"replicas": [{"id": "a b"}]}',
+        '{"replicas": [{"id": "a"}, {"id": "a"}]}',
+        '{"replicas": [{"id": "a", "url": "ftp://x"}]}',
+        '{"replicas": [{"id": "a", "age_s": "x"}]}',
+    ],
+)
+async def test_an_answer_that_is_none(stand: tuple[Stand, str], speaker: Speaker, answer: str) -> None:
+    made, url = stand
+    made.answers = [(200, answer)]
+    with pytest.raises(ActuatorError):
+        await speaker.to(url).replicas()
+
+
+async def test_nobody_there(speaker: Speaker) -> None:
+    with pytest.raises(ActuatorError):
+        await speaker.to("http://127.0.0.1:1/").replicas()

@@ -1,0 +1,89 @@
+"""One leader at a time, over a real Redis; and an old leader's word counts for nothing."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from llmproxy.control.scaling.leader import RedisLeadership
+from llmproxy.control.scaling.redis_scripts import RedisScripts
+from llmproxy.core.clock import ManualClock
+from tests.harness.redis_server import RedisServer
+from tests.harness.waiting import until
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running.url
+
+
+@pytest.fixture
+async def redis(server: str) -> AsyncIterator[RedisScripts]:
+    scripts = RedisScripts(server)
+    yield scripts
+    await scripts.close()
+
+
+async def test_only_one_leads(redis: RedisScripts) -> None:
+    clock = ManualClock(100.0)
+    first, second = (RedisLeadership("only-one", redis.evaluate, clock=clock) for _ in range(2))
+    token = await first.acquire()
+    assert token == 1
+    assert await second.acquire() is None
+    assert await first.acquire() == token, "kept, with the same token"
+    assert first.is_held(token)
+    await first.release()
+    assert await second.acquire() == 2
+
+
+async def test_a_leader_that_stops_renewing_knows_before_the_next_one_comes(redis: RedisScripts) -> None:
+    clock = ManualClock(100.0)
+    stopped = RedisLeadership("stopped", redis.evaluate, clock=clock, ttl_s=0.3)
+    token = await stopped.acquire()
+    assert token is not None
+    other = RedisLeadership("stopped", redis.evaluate, clock=ManualClock(0.0), ttl_s=0.3)
+
+    async def taken_over() -> int | None:
+        return await other.acquire()
+
+    newer = await until(taken_over, "the next leader")
+    assert newer > token, "the fencing token only grows"
+    # By its own clock no more than a fraction of the time has passed, or more than all of it: either way it is out.
+    clock.advance(0.19)
+    assert not stopped.is_held(token)
+    assert await stopped.acquire() is None
+
+
+async def test_another_pool_is_another_lock(redis: RedisScripts) -> None:
+    clock = ManualClock()
+    assert await RedisLeadership("a", redis.evaluate, clock=clock).acquire() == 1
+    assert await RedisLeadership("b", redis.evaluate, clock=clock).acquire() == 1
+
+
+async def test_giving_back_what_another_holds_does_nothing(redis: RedisScripts) -> None:
+    clock = ManualClock()
+    first, second = (RedisLeadership("give-back", redis.evaluate, clock=clock, ttl_s=0.2) for _ in range(2))
+    assert await first.acquire()
+
+    async def taken_over() -> int | None:
+        return await second.acquire()
+
+    await until(taken_over, "the next leader")
+    await first.release()
+    assert await first.acquire() is None
+
+
+async def test_without_redis_nobody_leads_any_more(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with RedisServer(tmp_path) as running:
+        scripts = RedisScripts(running.url)
+        leader = RedisLeadership("main", scripts.evaluate, clock=clock, ttl_s=10.0)
+        token = await leader.acquire()
+        assert token is not None
+    clock.advance(5.0)
+    assert await leader.acquire() == token, "for as long as the lock cannot have run out"
+    clock.advance(2.0)
+    assert await leader.acquire() is None
+    assert not leader.is_held(token)
+    await scripts.close()

@@ -1,0 +1,350 @@
+"""The loop over an actuator in memory and a clock that tests drive: what it asks for, and what it never does."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from llmproxy.config.model import PoolConfig
+from llmproxy.control.actuators.base import ActuatorError, Instance
+from llmproxy.control.scaling.backoff import Backoff
+from llmproxy.control.scaling.bring_up import BringUp
+from llmproxy.control.scaling.decisions import Decisions
+from llmproxy.control.scaling.events import Activation, Event, Events
+from llmproxy.control.scaling.fleet import Fleet, Stage
+from llmproxy.control.scaling.lives import Lives, Terms
+from llmproxy.control.scaling.meter import Meter
+from llmproxy.control.scaling.pool_scaler import Pace, Parts, PoolScaler
+from llmproxy.control.scaling.queries import Queries
+from llmproxy.control.scaling.start_times import StartTimes
+from llmproxy.core.backend import Backend, BackendSpec, Gauges, Status
+from llmproxy.core.clock import ManualClock
+from llmproxy.core.pool import Pool
+from llmproxy.core.request import Request
+from llmproxy.policy.admission.admission import Admission
+from llmproxy.policy.admission.options import AdmissionOptions
+from llmproxy.policy.health.registry import Health
+from llmproxy.policy.health.settings import HealthSettings
+from llmproxy.policy.retry.budget import Budget
+from llmproxy.policy.routing.registry import build as build_routing
+from llmproxy.policy.scaling.base import Signals, Wanted
+from llmproxy.policy.scaling.decision import Decider
+from llmproxy.policy.scaling.guardrails import Guardrails, Limits
+from llmproxy.policy.scaling.stabiliser import Behavior, Direction, Stabiliser
+from llmproxy.telemetry.metrics import Metrics
+
+
+class World:
+    """An actuator, and who leads. `running` are the instances there are."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.running: dict[str, Instance] = {}
+        self.calls: list[tuple[int, tuple[str, ...], int]] = []
+        self.fails = False
+        self.fence = 0
+        self.made = 0
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def replicas(self) -> Sequence[Instance]:
+        if self.fails:
+            raise ActuatorError("out of order")
+        return list(self.running.values())
+
+    async def scale(self, count: int, *, leaving: Sequence[str] = (), fence: int = 0) -> None:
+        if self.fails:
+            raise ActuatorError("out of order")
+        assert fence >= self.fence, "an old leader acts"
+        self.fence = fence
+        assert 0 <= count <= self.most, f"{count} replicas"
+        self.calls.append((count, tuple(leaving), fence))
+        for id in leaving:
+            self.running.pop(id, None)
+        while len(self.running) > count:
+            self.running.popitem()
+        while len(self.running) < count:
+            self.made += 1
+            id = f"r{self.made}"
+            self.running[id] = Instance(id, f"http://127.0.0.1:{9000 + self.made}")
+
+
+class Crown:
+    """A lock that several loops share."""
+
+    def __init__(self) -> None:
+        self.holder: Any = None
+        self.fence = 0
+
+
+class Claim:
+    def __init__(self, crown: Crown) -> None:
+        self._crown = crown
+
+    async def acquire(self) -> int | None:
+        if self._crown.holder is None:
+            self._crown.holder = self
+            self._crown.fence += 1
+        return self._crown.fence if self._crown.holder is self else None
+
+    def is_held(self, token: int) -> bool:
+        return self._crown.holder is self and token == self._crown.fence
+
+    async def release(self) -> None:
+        if self._crown.holder is self:
+            self._crown.holder = None
+
+
+class Wish:
+    """A policy that wants what a test says."""
+
+    options_type = object
+
+    def __init__(self) -> None:
+        self.replicas: int | None = None
+
+    def want(self, signals: Signals, now: float) -> Wanted | None:
+        return None if self.replicas is None else Wanted(self.replicas, "the test says so", "wish")
+
+
+class Ready(BringUp):
+    """Replicas that answer at once."""
+
+    def __init__(self) -> None: ...
+
+    async def until_it_answers(self, spec: BackendSpec, settings: PoolConfig) -> None: ...
+
+
+class Scene:
+    """One loop; give it the `world` and `crown` of another to have two over the same fleet."""
+
+    def __init__(
+        self, *, least: int = 0, most: int = 4, warm: int = 0, world: World | None = None, crown: Crown | None = None
+    ) -> None:
+        self.clock = ManualClock(1000.0)
+        self.world = world or World(most)
+        self.wish = Wish()
+        self.paused = False
+        settings = PoolConfig.model_validate(
+            {"scaling": {"max": most, "actuator": {"kind": "process", "command": "x {port}"}}}
+        )
+        rng = random.Random(0)
+        self.health = Health(HealthSettings(), rng)
+        routing = build_routing("least_connections", {}, rng)
+        self.pool: Pool[PoolConfig] = Pool(
+            name="main",
+            settings=settings,
+            routing=routing,
+            health=self.health,
+            retries=Budget(0.2, 10),
+            queue=Admission[str](AdmissionOptions(), routing),
+        )
+        self.fleet, backoff, events = Fleet(), Backoff(), Events(self.clock)
+        times = StartTimes(None, 600.0)
+        behavior = Behavior(Direction(), Direction(window_s=0.0))
+        self.parts = Parts(
+            pool=self.pool,
+            decider=Decider([self.wish, events, Activation()], Stabiliser(behavior), Guardrails(Limits(least, most))),
+            actuator=self.world,
+            meter=Meter(self.pool, Metrics(), self.clock()),
+            fleet=self.fleet,
+            lives=Lives(
+                self.pool,
+                self.fleet,
+                Ready(),
+                Terms(warm_size=warm, warm_by_sleep=False),
+                announce=self._announce,
+                times=times,
+                backoff=backoff,
+                clock=self.clock,
+            ),
+            times=times,
+            backoff=backoff,
+            leadership=Claim(crown or Crown()),
+            events=events,
+            queries=Queries({}, self.clock),
+            decisions=Decisions("main"),
+            most=most,
+        )
+        self.scaler = PoolScaler(
+            self.parts,
+            Pace(1.0, 0.0, 0.5),
+            clock=self.clock,
+            wall=lambda: 1e9 + self.clock(),
+            paused=lambda: self.paused,
+        )
+
+    def _announce(self, specs: Sequence[BackendSpec]) -> None:
+        known = {backend.id: backend for backend in self.pool.backends}
+        self.pool.set_members([known.get(spec.id) or Backend(spec) for spec in specs], self.clock())
+
+    async def rounds(self, count: int = 4, step_s: float = 1.0) -> None:
+        for _ in range(count):
+            self.clock.advance(step_s)
+            await self.scaler.look()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    @property
+    def lives(self) -> dict[str, int]:
+        return {stage.value: count for stage in Stage if (count := self.fleet.count(stage))}
+
+
+async def test_up_and_down() -> None:
+    scene = Scene()
+    scene.wish.replicas = 3
+    await scene.rounds()
+    assert scene.lives == {"serving": 3}
+    scene.wish.replicas = 1
+    await scene.rounds()
+    assert scene.lives == {"serving": 1}
+    assert len(scene.world.running) == 1
+
+
+async def test_a_busy_replica_drains_first_and_the_idle_go() -> None:
+    scene = Scene()
+    scene.wish.replicas = 2
+    await scene.rounds()
+    busy = scene.pool.backends[1]
+    for _ in range(3):
+        busy.load.enter()
+    scene.pool.backends[0].load.enter()
+    scene.wish.replicas = 0
+    await scene.rounds()
+    assert scene.lives == {"draining": 2}
+    scene.pool.backends[0].load.leave()
+    await scene.rounds()
+    assert scene.lives == {"draining": 1}
+    assert list(scene.world.running) == [busy.id]
+    scene.wish.replicas = 1
+    await scene.rounds()
+    assert scene.lives == {"serving": 1}, "taken back instead of started anew"
+    assert list(scene.world.running) == [busy.id]
+
+
+async def test_the_last_holder_of_an_adapter_stays() -> None:
+    scene = Scene()
+    scene.wish.replicas = 3
+    await scene.rounds()
+    holder = scene.pool.backends[0]
+    holder.gauges = Gauges(at=scene.clock(), loras=("sql",))
+    for other in scene.pool.backends[1:]:
+        other.gauges = Gauges(at=scene.clock(), loras=("chat",))
+        other.load.enter()
+    scene.wish.replicas = 1
+    await scene.rounds()
+    assert [one.id for one in scene.fleet.at(Stage.SERVING)] == [holder.id]
+
+
+async def test_a_replica_that_dies_is_replaced_and_one_that_dies_again_waits() -> None:
+    scene = Scene()
+    scene.wish.replicas = 1
+    await scene.rounds()
+    for _ in range(3):
+        scene.world.running.clear()
+        await scene.rounds(2, 0.1)
+    made = scene.world.made
+    assert scene.parts.backoff.wait_s(scene.clock()) > 0
+    await scene.rounds(2, 0.1)
+    assert scene.world.made == made
+    await scene.rounds(4, 5.0)
+    assert scene.lives == {"serving": 1}
+
+
+async def test_the_warm_pool_counts_within_max() -> None:
+    scene = Scene(most=3, warm=2)
+    scene.wish.replicas = 1
+    await scene.rounds(6)
+    assert scene.lives == {"serving": 1, "standby": 2}
+    scene.wish.replicas = 3
+    await scene.rounds(6)
+    assert scene.lives == {"serving": 3}
+    assert scene.world.made == 3
+    scene.wish.replicas = 1
+    await scene.rounds(6)
+    assert scene.lives == {"serving": 1, "standby": 2}
+    assert scene.world.made == 3, "those that drained went to rest"
+
+
+async def test_requests_at_zero_make_one_at_once() -> None:
+    scene = Scene()
+    await scene.rounds(2)
+    assert scene.world.running == {}
+    queue = scene.pool.queue
+    queue.enter(queue.ticket(Request(), scene.pool.backends), scene.clock())
+    await scene.rounds(1, 0.1)
+    assert len(scene.world.running) == 1
+
+
+async def test_an_event_is_a_floor_for_a_while() -> None:
+    scene = Scene()
+    now = scene.clock()
+    scene.parts.events.add(Event(3, now + 10, now + 20, "ops", "launch"))
+    await scene.rounds(5)
+    assert scene.lives == {}
+    await scene.rounds(8)
+    assert scene.lives == {"serving": 3}
+
+
+async def test_trouble_leaves_everything_as_it_is() -> None:
+    scene = Scene()
+    scene.wish.replicas = 2
+    await scene.rounds()
+    scene.world.fails = True
+    scene.wish.replicas = 0
+    await scene.rounds()
+    assert len(scene.world.running) == 2
+    assert [backend.status for backend in scene.pool.backends] != [Status.DRAINING] * 2
+    scene.world.fails = False
+    await scene.rounds(8)
+    assert scene.world.running == {}
+
+
+async def test_two_proxies_never_act_at_once_and_the_old_leader_not_at_all() -> None:
+    world, crown = World(4), Crown()
+    first, second = Scene(world=world, crown=crown), Scene(world=world, crown=crown)
+    for scene in (first, second):
+        scene.wish.replicas = 2
+    await first.rounds()
+    await second.rounds()
+    assert {fence for _, _, fence in world.calls} == {1}
+    assert second.lives == {"serving": 2}, "the other one knows them all the same"
+    # It loses the lock between its decision and its act.
+    crown.holder = second.parts.leadership
+    crown.fence += 1
+    calls = len(world.calls)
+    first.wish.replicas = 4
+    await first.rounds(1)
+    assert len(world.calls) == calls
+    second.wish.replicas = 3
+    await second.rounds(6)
+    assert len(world.running) == 3
+    assert world.calls[-1][2] == 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_no_input_gets_past_max_or_a_pause(seed: int) -> None:
+    """`World.scale` refuses more than `max`; whatever is wished, dies, hangs or waits, it is never asked to."""
+    rng = random.Random(seed)
+    scene = Scene(least=rng.randrange(2), most=3, warm=rng.randrange(3))
+    for _ in range(80):
+        scene.wish.replicas = rng.choice([None, 0, 1, 2, 3, 50, 10**9])
+        scene.paused = rng.random() < 0.2
+        before = len(scene.world.calls)
+        if rng.random() < 0.15 and scene.world.running:
+            scene.world.running.pop(rng.choice(list(scene.world.running)))
+        for backend in scene.pool.backends:
+            if rng.random() < 0.3:
+                backend.load.enter()
+            elif backend.load.in_flight:
+                backend.load.leave()
+        if scene.pool.backends and rng.random() < 0.1:
+            scene.parts.lives.hung(rng.choice(scene.pool.backends))
+        await scene.rounds(1, rng.choice([0.1, 1.0, 40.0]))
+        assert len(scene.world.running) <= 3
+        if scene.paused:
+            assert len(scene.world.calls) == before

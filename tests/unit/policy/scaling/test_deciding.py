@@ -1,0 +1,172 @@
+"""From opinions to a decision: combination, windows and steps, bounds, budgets, the kill switch."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from llmproxy.policy.scaling.base import Rates, Signals, Wanted
+from llmproxy.policy.scaling.calendar_month import month_of
+from llmproxy.policy.scaling.capacity import Capacity
+from llmproxy.policy.scaling.combine import combine
+from llmproxy.policy.scaling.decision import Decider
+from llmproxy.policy.scaling.guardrails import Guardrails, Limits
+from llmproxy.policy.scaling.meter import DemandMeter
+from llmproxy.policy.scaling.money import Budget, Purse
+from llmproxy.policy.scaling.stabiliser import Behavior, Direction, Stabiliser
+
+
+class Says:
+    """Wants what it is told."""
+
+    options_type = dict
+
+    def __init__(self, name, replicas=None, cap=None):
+        self.name, self.replicas, self.cap = name, replicas, cap
+
+    def want(self, signals, now):
+        if self.replicas is None:
+            return None
+        return Wanted(self.replicas, f"{self.name} says so", self.name, self.cap)
+
+
+def decider(*policies, behavior=None, **limits):
+    at_once = Behavior(down=Direction())
+    return Decider(policies, Stabiliser(behavior or at_once), Guardrails(Limits(**{"max": 100, **limits})))
+
+
+def test_the_highest_wins_and_says_why():
+    found = decider(Says("a", 3), Says("b", 5), Says("c")).decide(Signals(0.0, ready=1), 0.0)
+    assert (found.replicas, found.change, found.wanted.policy) == (5, 4, "b")
+    assert found.reason == "b: b says so"
+    assert [one.policy for one in found.opinions] == ["a", "b"]
+
+
+def test_nobody_with_an_opinion_changes_nothing():
+    found = decider(Says("a")).decide(Signals(0.0, ready=3, starting=1), 0.0)
+    assert (found.replicas, found.change) == (4, 0)
+
+
+def test_the_lowest_cap_is_kept_by_all():
+    found = combine([Wanted(9, "busy", "demand"), Wanted(2, "night", "schedule", 4), Wanted(1, "x", "y", 6)])
+    assert (found.replicas, found.policy) == (4, "schedule")
+    assert "demand wants 9" in found.reason
+    assert combine([Wanted(3, "", "demand"), Wanted(2, "night", "schedule", 4)]).replicas == 3
+    assert combine([Wanted(3, "", "demand"), Wanted(0, "night", "schedule", 0)]).replicas == 0
+
+
+def test_down_to_the_highest_of_the_window_and_up_to_the_lowest():
+    stabiliser = Stabiliser(Behavior(Direction(window_s=60), Direction(window_s=300)))
+    assert stabiliser.steady(9, 5, 0.0)[0] == 9, "nothing lower was ever wanted"
+    assert stabiliser.steady(5, 9, 10.0)[0] == 9
+    assert stabiliser.steady(8, 5, 20.0)[0] == 5
+    assert stabiliser.steady(8, 5, 70.0)[0] == 8
+    assert stabiliser.steady(1, 9, 299.0)[0] == 9
+    assert stabiliser.steady(1, 9, 301.0)[0] == 8
+
+
+def test_no_more_than_a_step_in_a_period():
+    stabiliser = Stabiliser(Behavior(Direction(max_step=2, period_s=60), Direction(max_step=1, period_s=120)))
+    actual = 1
+    seen = []
+    for second in range(0, 181, 30):
+        replicas, _ = stabiliser.steady(9, actual, float(second))
+        stabiliser.done(replicas - actual, float(second))
+        actual = replicas
+        seen.append(actual)
+    assert seen == [3, 3, 5, 5, 7, 7, 9]
+    assert stabiliser.steady(2, 9, 190.0) == (8, "2 by at most 1 in 120 s")
+
+
+def test_min_and_max():
+    found = decider(Says("a", 50), min=2, max=8).decide(Signals(0.0, ready=1), 0.0)
+    assert (found.replicas, found.limits) == (8, ("max 8",))
+    assert decider(Says("a", 0), min=2, max=8).decide(Signals(0.0, ready=5), 0.0).replicas == 2
+    assert decider(min=2, max=8).decide(Signals(0.0), 0.0).replicas == 2, "also where nobody has an opinion"
+
+
+def test_a_pause_changes_nothing_whatever_is_wanted():
+    paused = decider(Says("a", 9), min=3)
+    paused.guardrails.paused = True
+    for ready in (0, 1, 20):
+        found = paused.decide(Signals(0.0, ready=ready), 0.0)
+        assert found.change == 0
+    assert found.limits == ("paused",)
+
+
+def test_changes_in_an_hour_are_counted_each_way():
+    one = decider(Says("a", 9), changes_per_hour=3)
+    assert one.decide(Signals(0.0, ready=1), 0.0).replicas == 4
+    one.done(3, 0.0)
+    assert one.decide(Signals(0.0, ready=4), 3599.0).change == 0
+    assert one.decide(Signals(0.0, ready=4), 3600.0).change == 3
+
+
+def test_never_more_than_an_hour_pays_for():
+    found = decider(Says("a", 9), min=1, budget=Budget(price=2.5, per_hour=20)).decide(
+        Signals(0.0, ready=1, draining=1), 0.0
+    )
+    assert found.replicas == 7, "eight are paid for, and one of them drains"
+    assert "budget" in found.reason
+
+
+def test_a_month_that_is_spent_stops_even_the_minimum():
+    one = decider(Says("a", 9), min=1, budget=Budget(price=3600.0, per_month=100))
+    assert one.decide(Signals(0.0, unix_s=0.0, ready=0), 0.0).replicas == 0, "not even one can be paid to the end"
+    purse = Purse(Budget(price=3600.0, per_month=100))
+    purse.pay(5, 0.0)
+    purse.pay(5, 20.0)
+    assert purse.spent.month == pytest.approx(100)
+    assert purse.affordable(1, 20.0) == 0
+
+
+def test_alerts_come_once_in_a_month():
+    purse = Purse(Budget(price=3600.0, per_month=100, alert_at=(0.5, 0.8, 1.0)))
+    said = [purse.pay(1, float(second)) for second in range(0, 121, 10)]
+    assert [len(one) for one in said] == [0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1, 0, 0]
+    assert "50%" in said[5][0]
+    assert purse.pay(0, month_of(0.0)[1] + 1) == []
+    assert purse.spent.month == 0
+
+
+def test_months_are_those_of_the_calendar():
+    day = datetime(1999, 12, 1, tzinfo=UTC)
+    for _ in range(3000):
+        begin, end = month_of(day.timestamp() + 3600)
+        first = datetime.fromtimestamp(begin, UTC)
+        last = datetime.fromtimestamp(end - 1, UTC)
+        assert (first.year, first.month, first.day, first.hour) == (day.year, day.month, 1, 0)
+        assert (last.month, last.hour, last.minute) == (day.month, 23, 59)
+        assert (last + timedelta(seconds=1)).day == 1
+        day += timedelta(days=1)
+
+
+def test_the_meter_counts_whole_seconds_empty_ones_too():
+    meter = DemandMeter(0.0)
+    assert meter.demand(0.5).last_10s.requests_per_s is None
+    for second in range(60):
+        meter.count(second + 0.5, 6 if second >= 50 else 0, prefill_tokens=100)
+    demand = meter.demand(60.0)
+    assert demand.last_10s.requests_per_s == pytest.approx(6)
+    assert demand.last_60s.requests_per_s == pytest.approx(1)
+    assert demand.last_60s.prefill_tokens_per_s == pytest.approx(100)
+    assert demand.last_60s.decode_tokens_per_s is None
+    assert demand.deviation_1s.requests_per_s == pytest.approx((36 * 10 / 60 - 1) ** 0.5)
+    later = meter.demand(10_000.0)
+    assert later.last_60s.requests_per_s == pytest.approx(0)
+    assert later.deviation_1s.requests_per_s == pytest.approx(0)
+
+
+def test_what_a_replica_sustains_is_learned_where_it_shows():
+    capacity = Capacity()
+    capacity.observe(Rates(2.0), 1, saturated=False, in_time=True, interval_s=5)
+    assert capacity.rates == Rates(), "an idle replica says nothing"
+    capacity.observe(Rates(8.0), 2, saturated=True, in_time=False, interval_s=5)
+    assert capacity.rates == Rates(4.0)
+    for _ in range(200):
+        capacity.observe(Rates(12.0), 2, saturated=True, in_time=False, interval_s=5)
+    assert capacity.rates.requests_per_s == pytest.approx(6, rel=0.01)
+    capacity.observe(Rates(14.0), 2, saturated=False, in_time=True, interval_s=5)
+    assert capacity.rates.requests_per_s == pytest.approx(7)
+    capacity.observe(Rates(20.0), 2, saturated=False, in_time=False, interval_s=5)
+    assert capacity.rates.requests_per_s == pytest.approx(7)
+    assert Capacity(Rates(3.0)).rates == Rates(3.0)

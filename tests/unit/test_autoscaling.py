@@ -1,0 +1,63 @@
+"""From the configuration to the autoscaler's parts."""
+
+from typing import Any
+
+import pytest
+
+from llmproxy.autoscaling import _decider, _most
+from llmproxy.config.loader import parse
+from llmproxy.config.problem import ConfigError
+from llmproxy.config.scaling import ScalingConfig
+from llmproxy.control.scaling.events import Events
+from llmproxy.core.clock import ManualClock
+from llmproxy.policies import check_policy
+from llmproxy.policy.scaling.base import Signals
+
+
+def scaling(**settings: Any) -> ScalingConfig:
+    return ScalingConfig.model_validate({"max": 10, "actuator": {"kind": "process", "command": "x {port}"}} | settings)
+
+
+def test_no_more_than_an_hour_is_paid_for() -> None:
+    assert _most(scaling()) == 10
+    assert _most(scaling(budget={"price_per_hour": 2.5, "per_hour": 10})) == 4
+    assert _most(scaling(budget={"price_per_hour": 2.5, "per_hour": 9.99})) == 3
+    assert _most(scaling(budget={"price_per_hour": 0.1, "per_hour": 100})) == 10
+
+
+def test_policies_are_built_and_bounded() -> None:
+    settings = scaling(min=2, policies=[{"steps": {"signal": "queue_depth", "table": {"0": 1, "5": 50}}}])
+    decider = _decider(settings, Events(ManualClock()))
+    assert decider.decide(Signals(now=0.0, ready=2, queue_depth=0), 0.0).replicas == 2
+    assert decider.decide(Signals(now=1.0, ready=2, queue_depth=9), 1.0).replicas == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("policies: [{rules: {up: queue_dept > 5}}]", "scaling.policies[0].rules.up: "),
+        ("policies: [{rules: {up: queue_dept > 5}}]", "did you mean 'queue_depth'? (column 1)"),
+        ("policies: [{schedule: [{cron: '0 9 * * 8', min: 1}]}]", "(column 9)"),
+        ("policies: [demnd]", 'did you mean "demand"'),
+        ("policies: [{rules: {}, hold: {}}]", "one policy an entry"),
+        ("min: 3, max: 2", "max is less than min"),
+        ("actuator: {kind: process}", "needs `command`"),
+        ("actuator: {kind: process, command: vllm serve}", "{port} must be in it"),
+        ("actuator: {kind: webhook, url: 'http://h'}", "needs `url` and `secret`"),
+        ("actuator: {kind: process, command: 'x {port}', ports: '9-8'}", "no range of ports"),
+        ("actuator: dry_run", "pools.p.backends: is required"),
+    ],
+)
+def test_check_explains_mistakes_with_their_line(text: str, complaint: str) -> None:
+    actuator = "" if "actuator" in text else ", actuator: {kind: process, command: 'x {port}'}"
+    with pytest.raises(ConfigError) as caught:
+        parse(f"pools:\n  p:\n    scaling: {{{text}{actuator}}}\n", check_policy=check_policy)
+    found = [str(problem) for problem in caught.value.problems]
+    assert any(complaint in one for one in found), found
+    assert all(problem.line in (2, 3) for problem in caught.value.problems)
+
+
+def test_a_pool_with_both_is_refused() -> None:
+    text = "pools: {p: {backends: ['http://h'], scaling: {actuator: {kind: process, command: 'x {port}'}}}}"
+    with pytest.raises(ConfigError, match="lists none itself"):
+        parse(text, check_policy=check_policy)
