@@ -278,6 +278,7 @@ class App:
             self._tls.replace(certificate)
         for name in gone:
             del self._health[name], self._budgets[name]
+            self.handler.forget(name)
             await self._probers.pop(name).stop()
         for prober in self._probers.values():
             await prober.start()

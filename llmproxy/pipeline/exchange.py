@@ -55,8 +55,6 @@ class Exchange:
         "causes",
         "chosen_at",
         "connection",
-        "deadline_passed",
-        "ended_at",
         "error",
         "explained",
         "first_at",
@@ -74,7 +72,6 @@ class Exchange:
         "reader",
         "relay",
         "request",
-        "response_id",
         "route",
         "sent_at",
         "series",
@@ -99,7 +96,6 @@ class Exchange:
         self.phase = Phase.STARTING
         self.steps: Steps | None = None
         self.total_at = NEVER
-        self.deadline_passed = False
         self.waiting: Signal[Any] | None = None
         # What the body says.
         self.body = bodies.Body()
@@ -109,7 +105,6 @@ class Exchange:
         self.target: Target | None = None
         self.injects_usage = False
         self.view: Request | None = None
-        self.response_id: bytes | None = None
         # Header lines of ours for the answer.
         self.explained = b""
         self.limits = b""
@@ -133,7 +128,6 @@ class Exchange:
         self.chosen_at = 0.0
         self.sent_at = 0.0
         self.first_at = 0.0
-        self.ended_at = 0.0
 
     # -- from the wire ---------------------------------------------------------------------------------------------
 
@@ -146,8 +140,6 @@ class Exchange:
         """The deadline has passed: the total one, or the phase's own."""
         relay = self.relay
         total = now >= self.total_at
-        if total:
-            self.deadline_passed = True
         if self.phase in (Phase.ANSWER, Phase.RELAYING) and relay is not None:
             self._answer_expired(now, relay, total)
         elif self.phase is Phase.UPLOADING and relay is not None:

@@ -265,6 +265,12 @@ class Handler(Site):
             room = self._rooms[pool.name] = Room(pool, self._loop, self.clock, self._deadlines)
         return room
 
+    def forget(self, pool: str) -> None:
+        """A pool is gone; whoever waits there is told so."""
+        room = self._rooms.pop(pool, None)
+        if room is not None:
+            room.close()
+
     def choose(self, x: Exchange, pool: ServingPool, room: Room, tried: list[Backend]) -> Backend | None:
         """A backend for the next attempt; None when it has to wait for one. Raises `Unavailable`."""
         if pool.bounded:

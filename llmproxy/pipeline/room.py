@@ -51,7 +51,14 @@ class Room:
         self.deadline = NEVER
         self._queue: Admission[Turn] = pool.queue
         self._queue.on_change = self.freed
+        self._deadlines = deadlines
         deadlines.add(self)
+
+    def close(self) -> None:
+        """The pool is gone: whoever waits for it waits for nothing."""
+        self._deadlines.discard(self)
+        for ticket in self._queue.in_line():
+            _end(ticket, Unavailable("the pool that this request waited for is gone", retry_after_s=5))
 
     @property
     def crowded(self) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from llmproxy.control.leavers import LINGER_S
 from llmproxy.control.reload import Trigger
 from llmproxy.core.backend import Status
 from tests.harness.proxy import Proxy, config_of, settings
-from tests.harness.stage import Stage, chat
+from tests.harness.stage import CHAT, Stage, chat
 from tests.harness.waiting import until
 
 WHOLE = chat(stream=False, max_tokens=1)
@@ -187,3 +188,22 @@ async def test_one_that_flaps_is_told_of_in_sum(stage: Stage, changes: Callable[
     stage.clock.jump(61)
     await until(lambda: len(changes()) == 7, "the rest, with the next probe")
     assert changes()[-1] == "INFO pool main: backend b1: healthy, after 35 changes not logged"
+
+
+async def test_who_waits_for_a_pool_that_goes_is_told_so(stage: Stage, reloadable: Reloadable) -> None:
+    engine, other = await stage.backend(ttft_s=60.0), await stage.backend()
+    proxy = await reloadable.start(p={"b1": engine.url}, q={"b2": other.url})
+    (backend,) = proxy.app.pools["p"].backends
+    backend.spec = replace(backend.spec, max_concurrency=1)
+    proxy.app.pools["p"].bounded = True
+    first, second = await stage.client(proxy), await stage.client(proxy)
+    await first.send("POST", CHAT, WHOLE | {"model": "m-p"})
+    await until(lambda: engine.in_flight == 1, "a busy engine")
+    await second.send("POST", CHAT, WHOLE | {"model": "m-p"})
+    await until(lambda: proxy.app.pools["p"].queue.waiting == 1, "one who waits")
+    room = proxy.app.handler._rooms["p"]
+    await reloadable.change(q={"b2": other.url})
+    answer = await second.answer()
+    assert (answer.status, answer.json["error"]["code"]) == (503, "no_backend_available")
+    assert room not in proxy.app._deadlines._items
+    assert proxy.app.handler._rooms.keys() <= {"q"}
