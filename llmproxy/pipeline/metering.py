@@ -1,7 +1,7 @@
 """What a request may use: asked for before a backend is chosen, put right when its answer is over."""
 
 from llmproxy.core.identity import Identity
-from llmproxy.pipeline.body import Body
+from llmproxy.pipeline.body import most_tokens
 from llmproxy.pipeline.exchange import Exchange
 from llmproxy.policy.limits.limiter import Limiter
 from llmproxy.policy.limits.verdict import Reservation, Verdict
@@ -40,23 +40,9 @@ async def take(limiter: Limiter, x: Exchange, identity: Identity) -> Meter:
     """Take one request's worth of everything it is limited in. Raises `RateLimited`, or `Unavailable` where limits that
     cannot be asked for are to let nobody pass."""
     verdict, reservation = await limiter.admit(
-        identity, x.model, x.request.arrived, prompt_bytes=len(x.request.body), max_tokens=most_tokens(x.body)
+        identity, x.model, x.request.arrived, prompt_bytes=len(x.request.body), max_tokens=most_tokens(x.request.body)
     )
     if not verdict.ok:
         raise verdict.error()
     x.limits = verdict.headers(reservation)
     return Meter(limiter, verdict, reservation)
-
-
-def most_tokens(body: Body) -> int | None:
-    """How many tokens an answer may have, in all of its choices; None when the request does not say."""
-    for said in (body.max_completion_tokens, body.max_tokens, body.max_output_tokens):
-        most = _count(bytes(said))
-        if most:
-            return most * max(_count(bytes(body.n)), 1)
-    return None
-
-
-def _count(text: bytes) -> int:
-    """A whole number as JSON writes it; 0 for anything else, and for what no engine would take."""
-    return int(text) if text.isdigit() and len(text) < 10 else 0

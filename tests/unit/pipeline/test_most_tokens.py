@@ -1,13 +1,14 @@
 import pytest
 
-from llmproxy.pipeline.body import decode
-from llmproxy.pipeline.metering import most_tokens
+from llmproxy.pipeline.body import most_tokens
 
 
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
         (b"{}", None),
+        (b"", None),
+        (b"no JSON", None),
         (b'{"max_tokens": 7}', 7),
         (b'{"max_completion_tokens": 5, "max_tokens": 7}', 5),
         (b'{"max_output_tokens": 9}', 9),
@@ -22,4 +23,4 @@ from llmproxy.pipeline.metering import most_tokens
     ],
 )
 def test_the_most_tokens_an_answer_may_have(body: bytes, expected: int | None) -> None:
-    assert most_tokens(decode(body)) == expected
+    assert most_tokens(body) == expected
