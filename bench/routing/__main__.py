@@ -11,11 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.routing.experiments import EXPERIMENTS, GROUPS, POLICIES
+from bench.routing.experiments import EXPERIMENTS, GROUPS, ON_REQUEST, POLICIES
 from bench.routing.overload import ADMISSION, OVERLOADS, OverloadTask, print_overload
 from bench.routing.overload import run as run_overload
 from bench.routing.replay import Row, Task, run
-from bench.routing.report import print_experiment, print_targets, save
+from bench.routing.report import print_experiment, print_loads, print_targets, save
 from llmproxy.sim.trace import Arrival
 from llmproxy.sim.traces import TraceError, read_trace
 
@@ -50,7 +50,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(given)
     options.requests = options.requests or slice(_QUICK_REQUESTS if options.quick else 7000)
     options.seeds = options.seeds or (_QUICK_SEEDS if options.quick else 4)
-    options.only = [one for name in options.only or (*EXPERIMENTS, OVERLOAD) for one in GROUPS.get(name, (name,))]
+    usual = [name for name in (*EXPERIMENTS, OVERLOAD) if name not in ON_REQUEST]
+    options.only = [one for name in options.only or usual for one in GROUPS.get(name, (name,))]
     options.policies = options.policies or list(POLICIES)
     for chosen, known in ((options.only, (*EXPERIMENTS, OVERLOAD)), (options.policies, POLICIES)):
         unknown = [name for name in chosen if name not in known]
@@ -63,7 +64,7 @@ def tasks(experiments: Sequence[str], policies: Sequence[str], seeds: int) -> li
     """The long ones first, so that no process is left alone with one in the end."""
     names = [name for name in experiments if name != OVERLOAD]
     wanted = [Task(name, policy, seed) for name in names for policy in policies for seed in range(seeds)]
-    wanted.sort(key=lambda task: EXPERIMENTS[task.experiment].load is not None)
+    wanted.sort(key=lambda task: len(EXPERIMENTS[task.experiment].loads) == 1)
     overload = range(seeds) if OVERLOAD in experiments else ()
     return [*(OverloadTask(tuple(policies), seed) for seed in overload), *wanted]
 
@@ -104,7 +105,7 @@ def main(given: Sequence[str] | None = None) -> int:
     order = {name: place for place, name in enumerate([*EXPERIMENTS, *OVERLOADS, ADMISSION, *POLICIES])}
     rows.sort(key=lambda row: (order[row["experiment"]], order[row["policy"]], row["load"], row["seed"]))
     for name in dict.fromkeys(row["experiment"] for row in rows if row["experiment"] in EXPERIMENTS):
-        print_experiment(console, rows, name)
+        (print_loads if len(EXPERIMENTS[name].loads) > 1 else print_experiment)(console, rows, name)
     print_overload(console, rows)
     print_targets(console, [row for row in rows if row["experiment"] in EXPERIMENTS])
     if options.json:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from bench.routing.experiments import EXPERIMENTS, POLICIES, SCRAPE_OWN_S, SCRAPE_S, Conditions
+from bench.routing.experiments import BY_STEP, EXPERIMENTS, POLICIES, SCRAPE_OWN_S, SCRAPE_S, Conditions
 from llmproxy.policy.admission.options import AdmissionOptions
 from llmproxy.sim.backends import parse_backends
 from llmproxy.sim.fleet import Fleet
@@ -42,8 +42,8 @@ def run(trace: Sequence[Arrival], jitter_s: float, task: Task) -> list[Row]:
         found = replay(trace, jitter_s, task.policy, experiment.conditions, load, task.seed)
         return {**asdict(task), "load": round(load, 4), **asdict(found)}
 
-    if experiment.load is not None:
-        return [at(experiment.load)]
+    if experiment.loads:
+        return [at(load) for load in experiment.loads]
     rows: list[Row] = []
 
     def fits(load: float) -> bool:
@@ -73,6 +73,7 @@ def replay(
         [contender.build(_rng(seed, name)) for name in names],
         scrape_s=SCRAPE_S.get(policy, SCRAPE_OWN_S),
         stale_s=conditions.stale_s,
+        by_step=policy in BY_STEP,
         estimate=lambda arrival: errors.uniform(1 - off, 1 + off),
         admission=admission,
     )

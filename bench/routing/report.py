@@ -12,6 +12,7 @@ from bench.routing.experiments import EXPERIMENTS, OURS, POLICIES
 from bench.routing.replay import Row
 from bench.routing.targets import Spread, figures, ratio, spread, verdicts
 
+_IN_SLO: Final = "slo_attainment"
 _COLUMNS: Final = (
     ("load", "load", 1.0, 2, False),
     ("TTFT mean s", "ttft_mean_s", 1.0, 2, True),
@@ -20,14 +21,14 @@ _COLUMNS: Final = (
     ("p99", "ttft_p99_s", 1.0, 2, True),
     ("TPOT p99 ms", "tpot_p99_s", 1e3, 0, True),
     ("hits %", "hit_rate", 100.0, 1, False),
-    ("in SLO %", "slo_attainment", 100.0, 1, False),
+    ("in SLO %", _IN_SLO, 100.0, 1, False),
 )
 """Title, figure, factor, digits, and whether ours is shown as a ratio to it."""
 
 
 def print_experiment(console: Console, rows: Sequence[Row], name: str) -> None:
     """Policies down, figures across: means over the seeds, and behind them ours as a ratio to it."""
-    searched = EXPERIMENTS[name].load is None
+    searched = not EXPERIMENTS[name].loads
     table = Table(title=f"{name}: {EXPERIMENTS[name].title}", title_justify="left")
     table.add_column("policy")
     columns = [column for column in _COLUMNS if searched or column[1] != "load"]
@@ -44,6 +45,20 @@ def print_experiment(console: Console, rows: Sequence[Row], name: str) -> None:
                 cells.append("" if policy == OURS else _show(ratio(figures(rows, name, OURS, figure), own), 2))
         if any(cell not in ("", "-") for cell in cells):
             table.add_row(policy, *cells)
+    console.print(table)
+
+
+def print_loads(console: Console, rows: Sequence[Row], name: str) -> None:
+    """Policies down, loads across: requests within the SLO."""
+    table = Table(title=f"{name}: {EXPERIMENTS[name].title}, requests within the SLO, %", title_justify="left")
+    table.add_column("policy")
+    by_load = {load: [row for row in rows if row["load"] == load] for load in EXPERIMENTS[name].loads}
+    for load in by_load:
+        table.add_column(f"{load:g}", justify="right")
+    for policy in POLICIES:
+        found = [figures(own, name, policy, _IN_SLO) for own in by_load.values()]
+        if any(found):
+            table.add_row(policy, *(_show(spread([100 * share for share in own.values()]), 1) for own in found))
     console.print(table)
 
 

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from llmproxy.sim.blocks import BlockPool
 from llmproxy.sim.options import EngineOptions, StepTime
+from llmproxy.sim.published import NOTHING, Published
 from llmproxy.sim.sequence import Phase, Sequence
 
 S = TypeVar("S", bound=Sequence)
@@ -22,6 +23,9 @@ class Engine(Generic[S]):
         self.prefix_hits = 0
         self.prompt_tokens = 0
         self.generation_tokens = 0
+        self.published: Published = NOTHING
+        self._passed_over = 0
+        """Who is here and gets nothing in the step under way; who comes meanwhile is not among them."""
         self._step_s: StepTime = options.step_time or self._line
         self._paused = False
         self._waiting: OrderedDict[S, None] = OrderedDict()
@@ -147,6 +151,9 @@ class Engine(Generic[S]):
             self.generation_tokens += steps * decoding
             for sequence in decodes:
                 sequence.generated += steps
+            waiting = self._passed_over if steps == 1 else len(self._waiting)
+            self.published = Published(decoding, waiting, self.blocks.used)
+            self._passed_over = len(self._waiting)
 
     def _is_stuck(self) -> bool:
         """Whether nobody who waits could get a place now."""
@@ -203,6 +210,7 @@ class Engine(Generic[S]):
             attended += chunk * (sequence.computed + chunk)
         if not decoding and not chunks:
             return
+        self._passed_over = len(self._waiting) + len(self._prefilling) - len(self._prefills)
         kv_tokens = self._kv_tokens
         if decoding < len(self._decoding):
             kv_tokens = sum([sequence.prompt_tokens + sequence.generated for sequence in self._decodes])
@@ -246,7 +254,17 @@ class Engine(Generic[S]):
         if self._paced:
             for sequence in produced:
                 sequence.ready_at = now + (sequence.pace - 1) * self.options.itl_s
+        self._publish(prefills)
         self._admit(now)
+
+    def _publish(self, prefills: list[tuple[S, int]]) -> None:
+        begun = sum([sequence.phase is Phase.PREFILL for sequence, _ in prefills])
+        ahead = 0
+        for sequence in self._prefilling:
+            table = sequence.table
+            if table is not None:
+                ahead += len(table.shared) + table.private - self.blocks.blocks_for(sequence.computed)
+        self.published = Published(len(self._decoding) + begun, self._passed_over, self.blocks.used - ahead)
 
     def _begin_decoding(self, sequence: S, now: float) -> None:
         """The prompt is computed: here is its first token."""

@@ -63,9 +63,18 @@ class Server:
         self.touched = False
         """Something happened there since it was last asked when it is due."""
 
-    def gauges(self, now: float) -> Gauges:
-        """What a scrape would read now."""
+    def gauges(self, now: float, by_step: bool = False) -> Gauges:
+        """What a scrape would read now: how things are, or (`by_step`) how they were when the last step ended."""
         engine = self.engine
+        if by_step:
+            running, waiting, kv_used = engine.published
+            return Gauges(
+                at=now,
+                running=float(running),
+                waiting=float(waiting),
+                kv_usage=kv_used / engine.blocks.total,
+                kv_tokens=self.profile.kv_tokens,
+            )
         untouched = engine.untouched
         return Gauges(
             at=now,
@@ -162,16 +171,19 @@ class Fleet:
         *,
         scrape_s: float = 1.0,
         stale_s: float = 0.0,
+        by_step: bool = False,
         estimate: Callable[[Arrival], float] = lambda arrival: 1.0,
         admission: AdmissionOptions | None = None,
         who: Callable[[int], Who] = lambda number: NOBODY,
     ) -> None:
         """`estimate`: by what factor a prompt's bytes mislead about its tokens. `stale_s`: how old gauges are when the
-        policies get them. `admission`: how requests are held, ordered and shed; needed where a server has a
-        `max_concurrency`, and None sends everything on at once. `who` sends a request, by its number."""
+        policies get them. `by_step`: gauges tell what engines publish (`llmproxy.sim.published`), not how things are.
+        `admission`: how requests are held, ordered and shed; needed where a server has a `max_concurrency`, and None
+        sends everything on at once. `who` sends a request, by its number."""
         self.servers = list(servers)
         self._scrape_s = scrape_s
         self._stale_s = stale_s
+        self._by_step = by_step
         self._estimate = estimate
         self._who = who
         if admission is None and any(server.backend.spec.max_concurrency is not None for server in self.servers):
@@ -196,7 +208,8 @@ class Fleet:
             arrives_at = coming[1].at_s if coming is not None else inf
             now = min(arrives_at, due[0][0] if due else inf, sweep_at)
             while next_scrape <= now:
-                unread.append((next_scrape + self._stale_s, [server.gauges(next_scrape) for server in self.servers]))
+                read = [server.gauges(next_scrape, self._by_step) for server in self.servers]
+                unread.append((next_scrape + self._stale_s, read))
                 next_scrape += self._scrape_s
             while unread and unread[0][0] <= now:
                 self._publish(unread.pop(0)[1])

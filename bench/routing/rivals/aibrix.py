@@ -77,9 +77,11 @@ class AIBrix:
     def _match(self, candidates: dict[Backend, int], blocks: Sequence[int]) -> dict[Backend, int]:
         """How many leading blocks each has; those with none are left out."""
         depths: dict[Backend, int] = {}
-        alive = set(candidates)
+        # In the candidates' order, as ties are drawn in it: that of a set would differ from run to run.
+        alive = list(candidates)
         for depth, block in enumerate(blocks, start=1):
-            alive &= self._table.get(block, set())
+            having = self._table.get(block, ())
+            alive = [backend for backend in alive if backend in having]
             if not alive:
                 break
             depths.update(dict.fromkeys(alive, depth))

@@ -7,13 +7,21 @@
 
 Source: the weights are those of llm-d's "Optimized Baseline" and of the scheduler's default plugins; the scorers are
 described in its architecture pages ("Request Scheduler", "Prefix-Cache Aware Routing"). Queue and KV usage are gauges
-scraped from the engines, every 50 ms by default (`refresh-metrics-interval`; the bench scrapes that often for it); the
-prefix index is the picker's own, an LRU a server, sized to the server's KV cache.
+scraped from the engines, every 50 ms by default (`DefaultRefreshMetricsInterval`, pkg/epp/server/runserver.go of the
+Gateway API inference extension; the bench scrapes that often for it); the prefix index is the picker's own, an LRU a
+server, sized to the server's KV cache.
+
+It runs under two names. `llm_d` reads gauges as things are at the moment of a scrape, which is more than engines tell.
+`llm_d_steps` reads what vLLM publishes: figures made at the end of its last step, without the requests that came during
+that step and without KV blocks for prompts not yet computed (`llmproxy.sim.published`, with its sources). Targets are
+judged by the former, the harder one.
 
 Choices: the guide to the prefix plugin (site-src/guides/epp-configuration/prefix-aware.md) gives the LRU's size by a
-formula from the KV cache, and later versions read it from the engine's metrics; so here. They also look at no more than
-some 2,000 to 4,000 tokens of a prompt unless told otherwise: here all of it, which is kinder. A gauge not yet
-scraped counts as 0. Equals at random, as the max-score picker does.
+formula from the KV cache, and later versions read it from the engine's metrics; so here. How much of a prompt they look
+at has changed: 256 blocks (`DefaultMaxPrefixBlocks`) as long as the engine's, 4,096 tokens for vLLM's 16; later blocks
+of at least 64 tokens; then 131,072 tokens. Here all of it (`look_tokens` 0), which is kinder. The newest baseline has a
+scorer for prompts that nobody has in a cache, too (`no-hit-lru`): not here. A gauge not yet scraped counts as 0. Equals
+at random, as the max-score picker does.
 """
 
 import random
@@ -23,8 +31,9 @@ from typing import ClassVar
 
 from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Moment
+from llmproxy.core.prompt import BLOCK_BYTES
 from llmproxy.core.request import Request
-from llmproxy.policy.routing.prefix_index import PrefixIndex, capacity_blocks
+from llmproxy.policy.routing.prefix_index import TOKENS_PER_BYTE, PrefixIndex, capacity_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,8 @@ class LlmDOptions:
     prefix: float = 3.0
     cache_tokens: int = 400_000
     """Size of a KV cache until the gauges tell."""
+    look_tokens: int = 0
+    """So much of a prompt is looked at; 0: all of it."""
 
 
 class LlmD:
@@ -49,7 +60,7 @@ class LlmD:
         self._index = PrefixIndex()
 
     def pick(self, candidates: Sequence[Backend], request: Request, now: float) -> Backend:
-        options, blocks = self._options, request.prompt.blocks
+        options, blocks = self._options, self._blocks(request)
         waiting = [_gauge(backend, "waiting") for backend in candidates]
         most, least = max(waiting), min(waiting)
         depths = self._index.match(blocks)
@@ -64,10 +75,14 @@ class LlmD:
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
         if moment is Moment.SENT:
-            self._index.insert(backend, request.prompt.blocks, capacity_blocks(backend, self._options.cache_tokens))
+            self._index.insert(backend, self._blocks(request), capacity_blocks(backend, self._options.cache_tokens))
 
     def forget(self, backend: Backend) -> None:
         self._index.forget(backend)
+
+    def _blocks(self, request: Request) -> Sequence[int]:
+        blocks, look = request.prompt.blocks, self._options.look_tokens
+        return blocks[: int(look / (BLOCK_BYTES * TOKENS_PER_BYTE))] if look else blocks
 
 
 def _gauge(backend: Backend, name: str) -> float:

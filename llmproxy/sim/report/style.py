@@ -1,11 +1,11 @@
-"""The page's style sheet, light and dark."""
+"""The style sheets of the page and of a plot that stands alone, light and dark."""
 
 from typing import Final
 
 _LIGHT: Final = ("#2a78d6", "#d9541e", "#168a62", "#b07800", "#6a4bc4", "#c93a5b", "#0f8aa0", "#7a6a55")
 _DARK: Final = ("#5b9df0", "#f0814f", "#3dbd8d", "#dba53a", "#a48df2", "#ee7390", "#42b8cf", "#b7a68e")
 
-_RULES: Final = """
+_PAGE: Final = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1000px; padding: 24px 20px 60px; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
@@ -23,6 +23,8 @@ svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-seri
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(290px, 1fr)); gap: 4px 20px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 6px 0; font-size: 13px; }
 .legend svg { display: inline-block; width: 22px; height: 10px; margin-right: 6px; vertical-align: 0; }
+"""
+_PLOT: Final = """
 .tick { fill: var(--soft); } .label { fill: var(--ink); } .middle { text-anchor: middle; } .end { text-anchor: end; }
 .grid { stroke: var(--grid); } .axis { stroke: var(--soft); }
 .mean { stroke: var(--ink); stroke-dasharray: 4 3; } .whisker { stroke: var(--ink); stroke-width: 1.5; }
@@ -33,16 +35,27 @@ svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-seri
 
 
 def style() -> str:
-    """The content of the style element."""
+    """The content of the page's style element."""
+    return _scheme() + _PAGE + _PLOT + _colours()
+
+
+def plot_style() -> str:
+    """The content of the style element of a plot in a file of its own."""
+    return _scheme() + "text { font: 12px system-ui, sans-serif; }" + _PLOT + _colours()
+
+
+def _scheme() -> str:
     light = _variables("#ffffff", "#1c1e21", "#5f656d", "#e3e6ea", _LIGHT)
     dark = _variables("#15171a", "#e9ebee", "#a3a9b2", "#31363d", _DARK)
-    colours = "".join(
+    return (
+        f":root {{ color-scheme: light dark; {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    )
+
+
+def _colours() -> str:
+    return "".join(
         f".line.s{place} {{ stroke: var(--s{place}); }} .bar.s{place}, .dot.s{place} {{ fill: var(--s{place}); }}\n"
         for place in range(1, len(_LIGHT) + 1)
-    )
-    return (
-        f":root {{ color-scheme: light dark; {light} }}\n"
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n{_RULES}{colours}"
     )
 
 

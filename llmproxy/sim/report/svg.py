@@ -73,4 +73,12 @@ class Plot:
         self._parts.append(f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>')
 
     def done(self) -> str:
+        """An element of a page."""
         return "".join([*self._parts, "</svg>"])
+
+    def alone(self, style: str) -> str:
+        """A file of its own, which an `img` can show."""
+        size = f'width="{self.width}" height="{self.height}" '
+        head = self._parts[0].replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" {size}', 1)
+        ground = '<rect width="100%" height="100%" fill="var(--ground)"/>'
+        return "\n".join([head, f"<style>{style}</style>", ground, *self._parts[1:], "</svg>\n"])

@@ -64,6 +64,16 @@ class TestEach:
         assert all(25 < count < 90 for count in counts.values())
         assert len(counts) == 4
 
+    def test_ties_do_not_depend_on_where_backends_lie_in_memory(self, label):
+        def run():
+            backends, policy = fleet(8), make(label)
+            for backend in backends:
+                end(policy, backend, send(policy, backend, 1, 2))
+            return backends, [policy.pick(backends, asking(1, 2), 0.0).id for _ in range(20)]
+
+        runs = [run() for _ in range(10)]
+        assert all(picks == runs[0][1] for _, picks in runs)
+
     def test_takes_leavers_newcomers_and_requests_without_a_prompt(self, label):
         backends, policy, dice = fleet(5), make(label), random.Random(3)
         for number in range(200):
@@ -129,6 +139,14 @@ class TestLlmD:
         send(policy, one, 1, 2)
         send(policy, one, 8, 9)
         picks = {policy.pick([one, two], asking(1, 2), 0.0).id for _ in range(40)}
+        assert picks == {"b0", "b1"}
+
+    def test_may_look_at_the_beginning_only(self):
+        policy, (one, two) = make("llm_d", look_tokens=1024), fleet(2)
+        one.gauges = two.gauges = Gauges(0.0, waiting=0.0, kv_usage=0.0)
+        send(policy, one, 1, 2, 3, 4)
+        send(policy, two, 1, 2)
+        picks = {policy.pick([one, two], asking(1, 2, 3, 4), 0.0).id for _ in range(40)}
         assert picks == {"b0", "b1"}
 
 

@@ -33,6 +33,7 @@ def replay(options: EngineOptions, requests: list[tuple[int, int, int, float]], 
         coming = arrivals[0][0] if arrivals else float("inf")
         due = engine.due
         if due is None or coming <= due:
+            seen.append((coming, 0, str(engine.published)))
             engine.submit(arrivals.pop(0)[1], coming)
             seen.append((coming, engine.generation_tokens, f"{engine.running} {engine.waiting} {engine.blocks.used}"))
         else:
