@@ -16,13 +16,13 @@ HOT = {
         "relay settings upstream watchers"
     ),
     "llmproxy/pipeline": (
-        "account answer answering classify events exchange handler heads ids links readers room routes site snapshot "
-        "terms tries upload"
+        "account answer answering classify events exchange handler heads heartbeat ids links readers room routes site "
+        "snapshot terms tries upload"
     ),
     "llmproxy/policy/health": "breaker registry slow_start window",
     "llmproxy/policy/retry": "budget",
     "llmproxy/policy/limits": "answers estimate limiter plan usage verdict",
-    "llmproxy/policy/routing": "least_connections round_robin",
+    "llmproxy/policy/routing": "adapters expected_cost least_connections prefix_index round_robin token_ratio",
     "llmproxy/stores": "memory",
     "llmproxy/telemetry": "line metrics writer",
 }

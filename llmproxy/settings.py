@@ -6,6 +6,7 @@ from math import inf
 from llmproxy.config.model import Config, LoggingConfig, PoolConfig
 from llmproxy.core.condition import parse_condition
 from llmproxy.policy.admission.deadline import Slo
+from llmproxy.policy.admission.hedge import HedgeOptions
 from llmproxy.policy.admission.lanes import Lane
 from llmproxy.policy.admission.options import AdmissionOptions
 from llmproxy.policy.admission.queue import Bounds
@@ -71,4 +72,5 @@ def admission_options(settings: PoolConfig) -> AdmissionOptions:
         adaptive=AdaptiveOptions(adaptive.min, adaptive.start, adaptive.max, adaptive.tolerance)
         if adaptive.enabled
         else None,
+        hedge=HedgeOptions(settings.hedge.budget, settings.hedge.least),
     )

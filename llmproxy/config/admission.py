@@ -10,6 +10,7 @@ from llmproxy.config.values import Name
 from llmproxy.core.condition import parse_condition
 
 _LANES_MAX = 16
+_HEARTBEAT_LEAST_S = 0.1
 
 
 def _condition(text: str) -> str:
@@ -20,6 +21,12 @@ def _condition(text: str) -> str:
 class QueueConfig(Section):
     max: int = Field(1000, ge=0, description="Most requests waiting for a place.")
     wait: Duration = Field(30.0, description="Longest wait; then 503 with Retry-After.")
+    heartbeat: Duration = Field(
+        0.0,
+        description="A stream that waits for its first token gets a comment so often (`: queued position=3 eta=2s`), "
+        "behind a head with status 200: what fails later is told by an error event. Then `timeouts.commit_after` does "
+        "not count for it. 0: none.",
+    )
     bytes: Size = Field(GIB, description="Most bytes of the bodies of those who wait.")
     tenant_max: int = Field(1000, ge=0, description="Most requests of one tenant waiting, in each priority.")
     tenant_bytes: Size = Field(GIB, description="Most bytes of one tenant's waiting bodies.")
@@ -35,6 +42,12 @@ class QueueConfig(Section):
         description="While a better priority is served, each worse one in which someone waits gets this share beside "
         "it, so that nobody starves.",
     )
+
+    @model_validator(mode="after")
+    def _not_faster_than_time_is_looked_at(self) -> "QueueConfig":
+        if 0 < self.heartbeat < _HEARTBEAT_LEAST_S:
+            raise ValueError("heartbeat: nothing is sent more often than every 100ms; 0 sends none")
+        return self
 
 
 class SloConfig(Section):
@@ -89,6 +102,15 @@ class AdaptiveConfig(Section):
         if not self.min <= self.start <= self.max:
             raise ValueError("min, start and max must be in this order")
         return self
+
+
+class HedgeConfig(Section):
+    budget: Ratio = Field(
+        0.0,
+        description="Of all requests, how many may get a second attempt elsewhere because their first token is later "
+        "than 95 % of them; the quicker one answers. Streams only, never while anybody waits. 0: none.",
+    )
+    least: Duration = Field(0.05, gt=0, description="Never sooner than this after the first was sent.")
 
 
 class AdmissionConfig(Section):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from llmproxy.config.admission import AdmissionConfig, QueueConfig
+from llmproxy.config.admission import AdmissionConfig, HedgeConfig, QueueConfig
 from llmproxy.config.auth import AuthConfig, KeyConfig
 from llmproxy.config.backend import BackendConfig
 from llmproxy.config.limits import SharedLimitsConfig
@@ -243,6 +243,7 @@ class PoolConfig(Section):
     admission: AdmissionConfig = Field(
         AdmissionConfig(), description="When a backend may be given more, and what is not worth starting."
     )
+    hedge: HedgeConfig = Field(HedgeConfig(), description="A second attempt for what is unusually late.")
 
     @field_validator("backends", mode="before")
     @classmethod

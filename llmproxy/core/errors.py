@@ -108,6 +108,19 @@ class UpstreamFailed(ProxyError):
     blame = Blame.UPSTREAM
 
 
+class EngineSaid(ProxyError):
+    """An engine's whole answer where only an event-stream can be passed on; `event` is that answer as an event."""
+
+    code = "engine_error"
+    blame = Blame.UPSTREAM
+
+    def __init__(self, status: int, event: bytes) -> None:
+        super().__init__("the engine answered with an error", status=status)
+        self.event = event
+        if status < 500:
+            self.blame = Blame.CLIENT
+
+
 class RateLimited(ProxyError):
     """429 with Retry-After: this client has used up what it may. `type` says what of."""
 

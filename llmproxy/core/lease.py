@@ -7,13 +7,14 @@ from llmproxy.core.backend import Backend
 
 
 class Lease:
-    """`with Lease(backend, on_free):` counts one in-flight request; `on_free` runs after it is given back."""
+    """`with Lease(backend, on_free):` counts one in-flight request; `on_free` runs after it is given back.
+    Two leases that are held may exchange their backends."""
 
-    __slots__ = ("_on_free", "backend")
+    __slots__ = ("backend", "on_free")
 
     def __init__(self, backend: Backend, on_free: Callable[[], None]) -> None:
         self.backend = backend
-        self._on_free = on_free
+        self.on_free = on_free
 
     def __enter__(self) -> Backend:
         self.backend.load.enter()
@@ -23,4 +24,4 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.backend.load.leave()
-        self._on_free()
+        self.on_free()

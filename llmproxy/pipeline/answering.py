@@ -2,20 +2,26 @@
 
 from llmproxy.core.errors import ProxyError
 from llmproxy.pipeline.answer import error_answer, error_event
-from llmproxy.pipeline.exchange import Exchange
+from llmproxy.pipeline.exchange import NEVER, Exchange
 from llmproxy.pipeline.heads import answer_head
+from llmproxy.pipeline.heartbeat import carry_on, end
 from llmproxy.pipeline.readers import AnswerReader, EventReader
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.upstream import NO_HEAD
 
 
 def commit(x: Exchange, relay: Relay, reader: AnswerReader) -> None:
-    """Send the engine's head and what is held of its body; from now on the answer is this one."""
-    x.status = relay.connection.status
-    head, framing = answer_head(x, relay)
-    if x.explained or x.limits:
-        head = head[:-2] + x.limits + x.explained + b"\r\n"
-    x.keep_alive = x.keeps_alive
+    """Send the engine's head and what is held of its body; from now on the answer is this one. Raises `ProxyError`
+    when a head has gone out that it does not fit."""
+    if x.begun:
+        head, framing = b"", carry_on(x, relay, reader)
+    else:
+        x.status = relay.connection.status
+        head, framing = answer_head(x, relay)
+        if x.explained or x.limits:
+            head = head[:-2] + x.limits + x.explained + b"\r\n"
+        x.keep_alive = x.keeps_alive
+    x.beat_at = NEVER
     x.answered = reader.committed = True
     relay.commit(x.connection, head, framing)
     x.drop_payload()
@@ -29,6 +35,9 @@ def refuse(x: Exchange, error: ProxyError) -> None:
     x.error = error
     if x.answered:
         _break_off(x, error)
+        return
+    if x.begun:
+        end(x, error)
         return
     request = x.request
     x.status = error.status

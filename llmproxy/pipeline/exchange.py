@@ -1,5 +1,6 @@
 """Everything that belongs to one request in flight, and what can happen to it from outside."""
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -15,7 +16,7 @@ from llmproxy.pipeline import body as bodies
 from llmproxy.pipeline.answer import error_event, status_line
 from llmproxy.pipeline.links import Link
 from llmproxy.pipeline.prompts import prompt_of
-from llmproxy.pipeline.readers import AnswerReader, EventReader, PlainReader, WholeReader
+from llmproxy.pipeline.readers import AnswerReader, EventReader, PlainReader, Watcher, WholeReader
 from llmproxy.pipeline.routes import Route
 from llmproxy.pipeline.site import Site
 from llmproxy.pipeline.snapshot import Snapshot, Target
@@ -24,6 +25,7 @@ from llmproxy.wire.client import ClientConnection
 from llmproxy.wire.fields import HeaderList
 from llmproxy.wire.inbound import InboundRequest
 from llmproxy.wire.relay import Reader, Relay
+from llmproxy.wire.upstream import UpstreamConnection
 
 NEVER = float("inf")
 ENDS_WITH_DONE = frozenset({b"/v1/chat/completions", b"/v1/completions"})
@@ -51,6 +53,9 @@ class Exchange:
         "answered",
         "attempts",
         "backend",
+        "beat",
+        "beat_at",
+        "begun",
         "body",
         "causes",
         "chosen_at",
@@ -108,6 +113,10 @@ class Exchange:
         # Header lines of ours for the answer.
         self.explained = b""
         self.limits = b""
+        # Signs of life (`heartbeat`): when one is due, and whether a head of ours has gone out for them.
+        self.beat: Callable[[Exchange, float], None] | None = None
+        self.beat_at = NEVER
+        self.begun = False
         # The attempt.
         self.backend: Backend | None = None
         self.link: Link | None = None
@@ -140,6 +149,8 @@ class Exchange:
         """The deadline has passed: the total one, or the phase's own."""
         relay = self.relay
         total = now >= self.total_at
+        if not total and now >= self.beat_at and self.beat is not None:
+            self.beat(self, now)
         if self.phase in (Phase.ANSWER, Phase.RELAYING) and relay is not None:
             self._answer_expired(now, relay, total)
         elif self.phase is Phase.UPLOADING and relay is not None:
@@ -147,7 +158,7 @@ class Exchange:
         elif total and self.waiting is not None:
             self.waiting.fail(self.timed_out("the request's total time ran out"))
         else:
-            self.connection.deadline = self.total_at
+            self.arm(now, 0.0)
 
     def fail(self, error: ProxyError) -> None:
         """End it with `error`: its whole answer, or what an answer that has begun ends with."""
@@ -169,25 +180,28 @@ class Exchange:
 
     def answer_begins(self, relay: Relay) -> Reader:
         """The engine's head is here; choose who reads the body."""
-        upstream = relay.connection
-        head = self.answer_head = upstream.head
-        clock = self.site.clock
+        self.answer_head = relay.connection.head
+        reader = self.reader = self.reader_of(relay.connection, self)
+        return reader
+
+    def reader_of(self, upstream: UpstreamConnection, watcher: Watcher) -> AnswerReader:
+        """Who reads the answer that comes there; `watcher` hears of its beginning."""
+        head, clock = upstream.head, self.site.clock
         reader: AnswerReader
         if head.content_type.startswith(b"text/event-stream"):
-            reader = EventReader(self, clock, self.series.itl.observe, self.stream_error)
+            reader = EventReader(watcher, clock, self.series.itl.observe, self.stream_error)
             reader.drop_usage = self.injects_usage
             reader.expects_done = upstream.until_close and self.route.path in ENDS_WITH_DONE
         elif head.content_type.startswith(b"application/json") or upstream.status >= 400:
-            reader = WholeReader(self, clock, is_error=upstream.status >= 400)
+            reader = WholeReader(watcher, clock, is_error=upstream.status >= 400)
         else:
-            reader = PlainReader(self, clock)
+            reader = PlainReader(watcher, clock)
         reader.wants_response_id = self.route.responses and upstream.status < 300
-        self.reader = reader
         return reader
 
     def informational(self, status: int, headers: HeaderList) -> None:
         """A 1xx answer: passed on at once to clients that know of them."""
-        if self.request.minor and not self.answered:
+        if self.request.minor and not self.answered and not self.begun:
             self.connection.write(status_line(status) + AnswerHead(headers).lines + b"\r\n")
 
     def first(self, now: float) -> None:
@@ -220,9 +234,9 @@ class Exchange:
         return request.keep_alive and not self.site.draining and (request.complete or not request.streamed)
 
     def arm(self, now: float, phase_s: float) -> None:
-        """Set the deadline for the phase that begins (0: none), never later than the total one."""
+        """Set the deadline for the phase that begins (0: none), never later than the total one or the next beat."""
         phase_at = now + phase_s if phase_s else NEVER
-        self.connection.deadline = min(phase_at, self.total_at)
+        self.connection.deadline = min(phase_at, self.total_at, self.beat_at)
 
     def drop_payload(self) -> None:
         """The request's body is not needed any more."""
@@ -277,14 +291,16 @@ class Exchange:
         """`commit_after`: let the head go although no body has come, for intermediaries with idle timeouts."""
         assert self.target is not None
         terms = self.target.terms
+        # Where there are heartbeats, the head of ours serves that end, and leaves a failure to be tried elsewhere.
+        commit_after_s = terms.commit_after_s if self.beat is None else 0.0
         first_byte_at = self.sent_at + terms.first_byte_s if terms.first_byte_s else NEVER
-        look_again_at = now + terms.commit_after_s if terms.commit_after_s else NEVER
+        look_again_at = now + commit_after_s if commit_after_s else NEVER
         if now >= first_byte_at:
             return False
-        if self.reader is not None and not self.answered and terms.commit_after_s:
+        if self.reader is not None and not self.answered and commit_after_s:
             self.connection.deadline = min(first_byte_at, self.total_at)
             relay.ready.set(None)
         else:
             # The head has not come yet either; look again.
-            self.connection.deadline = min(look_again_at, first_byte_at, self.total_at)
+            self.connection.deadline = min(look_again_at, first_byte_at, self.total_at, self.beat_at)
         return True

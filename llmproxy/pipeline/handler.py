@@ -10,6 +10,7 @@ from llmproxy.core.errors import BadRequest, ProxyError, Unavailable, UpstreamFa
 from llmproxy.core.lease import Lease
 from llmproxy.core.outcome import LABELS, Outcome
 from llmproxy.core.ports import Moment
+from llmproxy.core.request import Request
 from llmproxy.core.step import Steps
 from llmproxy.pipeline.account import Account
 from llmproxy.pipeline.answer import error_answer
@@ -19,6 +20,8 @@ from llmproxy.pipeline.cors import is_preflight, preflight_lines
 from llmproxy.pipeline.exchange import Exchange, Phase
 from llmproxy.pipeline.explain import explain_choice
 from llmproxy.pipeline.heads import request_head
+from llmproxy.pipeline.heartbeat import expect
+from llmproxy.pipeline.hedging import Chase, chase
 from llmproxy.pipeline.links import Link, Links
 from llmproxy.pipeline.local import LocalAnswers
 from llmproxy.pipeline.metering import take
@@ -51,6 +54,8 @@ async def serve(handler: "Handler", x: Exchange) -> None:
         meter = None
         if handler.limiter is not None and x.identity is not None:
             meter = await take(handler.limiter, x, x.identity)
+        if target.terms.heartbeat_s:
+            expect(x, target.terms.heartbeat_s)
         pool = target.pool
         room = handler.room(pool)
         tries = Tries(x, target)
@@ -61,8 +66,9 @@ async def serve(handler: "Handler", x: Exchange) -> None:
                 if backend is None:
                     backend = await wait_for_room(handler, x, pool, room, tries)
                 handler.chosen(x, pool, tries.tried, backend)
-                with Lease(backend, room.freed):
-                    again = await attempt(x, target, backend, tries)
+                lease = Lease(backend, room.freed)
+                with lease:
+                    again = await attempt(x, target, lease, tries)
                 if not again:
                     return
         finally:
@@ -88,16 +94,17 @@ async def wait_for_room(handler: "Handler", x: Exchange, pool: ServingPool, room
         x.phase = Phase.STARTING
 
 
-async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -> bool:
-    """Send the request to `backend` and pass its answer on. True when it is to be tried again elsewhere.
+async def attempt(x: Exchange, target: Target, lease: Lease, tries: Tries) -> bool:
+    """Send the request to the lease's backend and pass its answer on. True when it is to be tried again elsewhere.
     Raises `ProxyError` when it failed for good. The backend's health hears of it on every path."""
-    site, pool, terms = x.site, target.pool, target.terms
+    site, pool, terms, backend = x.site, target.pool, target.terms, lease.backend
     x.backend = backend
     x.attempts += 1
     trial = pool.health.chosen(backend, x.chosen_at)
     outcome = verdict = Outcome.ABANDONED
     connection: UpstreamConnection | None = None
     relay: Relay | None = None
+    hedge: Chase | None = None
     try:
         link = x.link = site.links.of(backend, terms.connect_s, terms.keepalive_s)
         connection = None if tries.fresh else link.connections.take()
@@ -110,7 +117,11 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
                     return True
                 raise tries.failure(outcome) from None
         relay = send(x, target, link, connection)
+        hedge = chase(x, target, lease) if terms.hedges else None
         lost_by = await relay.ready
+        if hedge is not None:
+            trial, relay = hedge.settle(trial, relay)
+            backend, connection = lease.backend, relay.connection
         outcome = verdict = tries.judge(relay, lost_by)
         if outcome is not Outcome.OK:
             again = tries.again(outcome, reused=connection.reused and not connection.head_done)
@@ -133,6 +144,8 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
         return False
     finally:
         x.outcome = outcome
+        if hedge is not None:
+            hedge.close()
         if relay is not None:
             relay.abort()
         elif connection is not None:
@@ -141,9 +154,14 @@ async def attempt(x: Exchange, target: Target, backend: Backend, tries: Tries) -
         now = site.clock()
         pool.health.observe(backend, verdict, now, trial=trial, retry_after_s=tries.retry_after_s)
         if pool.learns and x.view is not None:
-            x.view.tokens = x.reader.tokens.counts() if x.reader is not None else None
-            pool.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, x.view, now)
+            learn(x, x.view, pool, backend, outcome, now)
         site.metrics.attempts[pool.name, backend.id, LABELS[outcome]] += 1
+
+
+def learn(x: Exchange, view: Request, pool: ServingPool, backend: Backend, outcome: Outcome, now: float) -> None:
+    """Tell those who learn from it how an attempt ended."""
+    view.tokens = x.reader.tokens.counts() if x.reader is not None else None
+    pool.observe(Moment.FINISHED if outcome is Outcome.OK else Moment.FAILED, backend, view, now)
 
 
 async def connect(x: Exchange, link: Link) -> UpstreamConnection:
@@ -200,11 +218,10 @@ class Handler(Site):
         account: Account,
         local: LocalAnswers,
     ) -> None:
-        super().__init__(snapshot, clock=clock, links=links, metrics=metrics)
+        super().__init__(snapshot, clock=clock, deadlines=deadlines, links=links, metrics=metrics)
         self.response_ids = ResponseIds()
         self.exchanges = 0
         self._loop = loop
-        self._deadlines = deadlines
         self._account = account
         self._local = local
         self._rooms: dict[str, Room] = {}
@@ -262,7 +279,7 @@ class Handler(Site):
         """Where requests for `pool` wait for a place."""
         room = self._rooms.get(pool.name)
         if room is None or room.pool is not pool:
-            room = self._rooms[pool.name] = Room(pool, self._loop, self.clock, self._deadlines)
+            room = self._rooms[pool.name] = Room(pool, self._loop, self.clock, self.deadlines)
         return room
 
     def forget(self, pool: str) -> None:

@@ -9,6 +9,7 @@ from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.snapshot import Snapshot
 from llmproxy.policy.limits.limiter import Limiter
 from llmproxy.telemetry.metrics import Metrics
+from llmproxy.wire.deadlines import Deadlines
 from llmproxy.wire.inbound import InboundRequest
 
 
@@ -16,9 +17,18 @@ class Site:
     """`snapshot` is replaced whole on reload, `draining` set once. `buffered` counts the bytes of request bodies that
     are held, `reused` the attempts that went over a kept connection."""
 
-    def __init__(self, snapshot: Snapshot, *, clock: Callable[[], float], links: Links, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        clock: Callable[[], float],
+        deadlines: Deadlines,
+        links: Links,
+        metrics: Metrics,
+    ) -> None:
         self.snapshot = snapshot
         self.clock = clock
+        self.deadlines = deadlines
         self.links = links
         self.metrics = metrics
         self.ids = RequestIds()

@@ -14,6 +14,8 @@ class Terms:
         "commit_after_s",
         "connect_s",
         "first_byte_s",
+        "heartbeat_s",
+        "hedges",
         "inject_usage",
         "keepalive_s",
         "rules",
@@ -29,6 +31,8 @@ class Terms:
         self.total_s = timeouts.total
         self.commit_after_s = timeouts.commit_after
         self.keepalive_s = timeouts.keepalive
+        self.heartbeat_s = settings.queue.heartbeat
+        self.hedges = settings.hedge.budget > 0
         # When to look first at a request that waits for its answer.
         self.answer_s = min(self.commit_after_s or self.first_byte_s, self.first_byte_s or self.commit_after_s)
         self.authorization = b"Bearer " + settings.upstream_key.encode() if settings.upstream_key else None

@@ -58,6 +58,8 @@ class Exposition:
             "llmproxy_errors_total": metrics.errors.copy(),
             "llmproxy_probes_total": metrics.probes.copy(),
             "llmproxy_abandoned_total": metrics.abandoned.copy(),
+            "llmproxy_heartbeats_total": metrics.heartbeats.copy(),
+            "llmproxy_hedges_total": metrics.hedges.copy(),
             "llmproxy_config_reloads_total": metrics.reloads.copy(),
             "llmproxy_tenant_requests_total": metrics.tenants.requests.copy(),
             "llmproxy_tenant_tokens_total": metrics.tenants.tokens.copy(),
@@ -86,6 +88,7 @@ class Exposition:
         for pool in self._metrics.pools():
             # A counter that starts at its first event hides that event from rate(): show zero before.
             put("llmproxy_abandoned_total", (pool.name,), 0)
+            put("llmproxy_heartbeats_total", (pool.name,), 0)
             for backend in pool.backends:
                 key, status = (pool.name, backend.id), backend.status
                 put("llmproxy_in_flight", key, backend.load.in_flight)

@@ -78,6 +78,8 @@ class Metrics:
         self.retries: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.decisions: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.abandoned: defaultdict[str, int] = defaultdict(int)
+        self.heartbeats: defaultdict[str, int] = defaultdict(int)
+        self.hedges: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.shed: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.errors: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.probes: defaultdict[tuple[str, str, str], int] = defaultdict(int)
@@ -144,10 +146,12 @@ class Metrics:
         _drop(self.retries, pool)
         _drop(self.decisions, pool)
         _drop(self.shed, pool)
+        _drop(self.hedges, pool)
         _drop(self.probes, pool)
         _drop(self.all_series, pool)
         _drop(self._by_request, pool)
         self.abandoned.pop(pool, None)
+        self.heartbeats.pop(pool, None)
         self.queue_waits.pop(pool, None)
 
     def _slow_series(self, pool: str | None, model: str | None) -> Series:

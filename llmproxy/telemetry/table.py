@@ -82,6 +82,12 @@ TABLE: tuple[Metric, ...] = (
         ("pool", "priority"),
     ),
     Metric(
+        "llmproxy_heartbeats_total",
+        Kind.COUNTER,
+        "Comments sent to streams that waited for their first token (`queue.heartbeat`).",
+        _POOL,
+    ),
+    Metric(
         "llmproxy_proxy_overhead_seconds",
         Kind.HISTOGRAM,
         "The proxy's own time: from a request being read whole until it was handed to a backend, without the queue.",
@@ -135,6 +141,12 @@ TABLE: tuple[Metric, ...] = (
         Kind.COUNTER,
         "Attempts made because an earlier one failed, by how that one ended.",
         ("pool", "cause"),
+    ),
+    Metric(
+        "llmproxy_hedges_total",
+        Kind.COUNTER,
+        "Second attempts beside one that is late (`hedge`): `sent`, and of those the quicker ones, `won`.",
+        ("pool", "event"),
     ),
     Metric("llmproxy_abandoned_total", Kind.COUNTER, "Requests whose client left before their answer ended.", _POOL),
     Metric(

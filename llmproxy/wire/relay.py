@@ -145,8 +145,13 @@ class Relay(AnswerSink):
             self._held = [b"".join(self._held)]
         return self._held[0] if self._held else b""
 
+    def replace(self, body: bytes) -> None:
+        """Let `body` stand for what is held."""
+        self._held = [body]
+
     def commit(self, down: ClientConnection, head: bytes, framing: Framing) -> None:
-        """Send the head with what is held, and let the rest follow. From here on nothing can be tried elsewhere."""
+        """Send the head with what is held, and let the rest follow. From here on nothing can be tried elsewhere. An
+        empty head: the client has had one already."""
         body = self.held
         self._held = []
         self._framing = framing
@@ -158,8 +163,9 @@ class Relay(AnswerSink):
                 head += _last_chunk(connection.trailers)
         elif framing is not Framing.NONE:
             head += body
-        self.bytes_out += len(head)
-        down.write(head)
+        if head:
+            self.bytes_out += len(head)
+            down.write(head)
         if self.complete:
             return
         self._down = down

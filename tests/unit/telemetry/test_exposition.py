@@ -53,6 +53,8 @@ def busy_metrics() -> Metrics:
     metrics.retries["p", "reset"] += 1
     metrics.decisions["p", "prefix"] += 1
     metrics.abandoned["p"] += 2
+    metrics.heartbeats["p"] += 4
+    metrics.hedges["p", "sent"] += 1
     metrics.shed["p", "queue_full"] += 1
     metrics.errors["overloaded", "proxy"] += 1
     metrics.probes["p", "b0", "ok"] += 9
@@ -143,6 +145,7 @@ def test_values_come_out_as_counted() -> None:
     assert value(seen, "llmproxy_cached_prompt_tokens_total", pool="p", model="llama") == 5
     assert value(seen, "llmproxy_completion_tokens_total", pool="p", model="llama") == 7
     assert value(seen, "llmproxy_abandoned_total", pool="p") == 2
+    assert value(seen, "llmproxy_heartbeats_total", pool="p") == 4
     assert value(seen, "llmproxy_connections", side="downstream") == 5
     assert value(seen, "llmproxy_connections", side="upstream") == 6
     assert value(seen, "llmproxy_access_log_dropped_total") == 8

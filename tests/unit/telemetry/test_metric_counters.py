@@ -94,13 +94,23 @@ def test_forget_pool_drops_all_that_was_counted_of_it() -> None:
         metrics.decisions[pool, "prefix"] += 1
         metrics.shed[pool, "queue_full"] += 1
         metrics.abandoned[pool] += 1
+        metrics.heartbeats[pool] += 1
+        metrics.hedges[pool, "sent"] += 1
         metrics.queue(pool).observe(1.0)
         metrics.series(pool, "m").duration.observe(1.0)
     before = metrics.series("q", "m")
     metrics.forget_pool("p")
-    by_pool = (metrics.requests, metrics.attempts, metrics.probes, metrics.retries, metrics.decisions, metrics.shed)
-    assert [{key[0] for key in table} for table in (*by_pool, metrics.all_series)] == [{"q"}] * 7
-    assert set(metrics.abandoned) == set(metrics.queue_waits) == {"q"}
+    by_pool = (
+        metrics.requests,
+        metrics.attempts,
+        metrics.probes,
+        metrics.retries,
+        metrics.decisions,
+        metrics.shed,
+        metrics.hedges,
+    )
+    assert [{key[0] for key in table} for table in (*by_pool, metrics.all_series)] == [{"q"}] * 8
+    assert set(metrics.abandoned) == set(metrics.heartbeats) == set(metrics.queue_waits) == {"q"}
     assert metrics.series("q", "m") is before
     assert sum(metrics.series("p", "m").duration.counts) == 0
     metrics.forget_pool("never there")
