@@ -10,6 +10,7 @@ from typing import Any
 
 from llmproxy import __version__
 from llmproxy.access import Access
+from llmproxy.admin.cost_routes import CostRoutes
 from llmproxy.admin.deps import AdminDeps
 from llmproxy.admin.guard import Holder, name_of
 from llmproxy.admin.scaling_routes import ScalingRoutes
@@ -17,6 +18,8 @@ from llmproxy.admin.server import AdminServer
 from llmproxy.autoscaling import Autoscaling
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.control.catalog import Catalog
+from llmproxy.control.costs import Costs
+from llmproxy.control.discovery import FileDiscovery
 from llmproxy.control.file_watch import FileWatch
 from llmproxy.control.leavers import Leavers
 from llmproxy.control.prober import Prober
@@ -132,6 +135,10 @@ class App:
             audit=audit,
             on_ready=lambda pool: self.handler.room(pool).freed(),
         )
+        self._discovery = FileDiscovery(self._registrar)
+        self._costs = Costs(
+            lambda: self.pools, self.metrics.usage, clock, outside=self.autoscaling.all.outside_per_hour
+        )
         self._registrations = Registrations(
             self._registrar,
             clock,
@@ -151,6 +158,7 @@ class App:
         self._deadlines = Deadlines(loop, self._clock, on_tick_lag=self.metrics.loop_lag.observe)
         self._deadlines.add(self._leavers)
         self._deadlines.add(self._registrations)
+        self._deadlines.add(self._costs)
         self.links = Links(loop, self._clock, self._deadlines, self.resolver.hosts)
         await self._registrar.prepare(self.config.pools)
         self._set_pools(self.config)
@@ -193,6 +201,8 @@ class App:
         for prober in self._probers.values():
             await prober.start()
         self._catalog.start()
+        await self._discovery.apply(self.config.pools)
+        self._discovery.start()
         await self._progress.start()
         await self.scraper.start()
         await self.autoscaling.start(self.config, self.pools)
@@ -220,6 +230,7 @@ class App:
         self.listener.abort_all()
         await self.reloader.stop()
         await self.autoscaling.stop()
+        await self._discovery.stop()
         await self._access.stop()
         await self._limiting.stop()
         await self._catalog.stop()
@@ -282,6 +293,7 @@ class App:
             await self._probers.pop(name).stop()
         for prober in self._probers.values():
             await prober.start()
+        await self._discovery.apply(config.pools)
         await self.autoscaling.apply(config, self.pools)
 
     def _set_pools(self, config: Config) -> None:
@@ -388,6 +400,7 @@ class App:
             token=lambda: self.config.admin.token,
             holders=self._holders,
             more=(
+                CostRoutes(self._costs),
                 ScalingRoutes(
                     self.autoscaling.all,
                     self._registrations,
@@ -432,6 +445,8 @@ class App:
             metrics.read(name, read)
         for name, read_scaling in self.autoscaling.all.readers().items():
             metrics.read(name, read_scaling)
+        for name, read_costs in self._costs.readers().items():
+            metrics.read(name, read_costs)
         metrics.read("llmproxy_scrapes_total", lambda: self.scraper.counts)
         metrics.read("llmproxy_backend_hangs_total", lambda: self._progress.hangs)
         metrics.read(

@@ -5,7 +5,6 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.config.scaling import ActuatorConfig, ScalingConfig, port_range
@@ -23,6 +22,7 @@ from llmproxy.control.scaling.bring_up import BringUp, read_prompts
 from llmproxy.control.scaling.decisions import Decisions
 from llmproxy.control.scaling.events import Activation, Events
 from llmproxy.control.scaling.fleet import Fleet
+from llmproxy.control.scaling.keeper import Keeper, carry_over
 from llmproxy.control.scaling.leader import Alone, Leadership, RedisLeadership
 from llmproxy.control.scaling.lives import Lives, Terms
 from llmproxy.control.scaling.meter import Meter
@@ -39,6 +39,7 @@ from llmproxy.policy.scaling.guardrails import Guardrails, Limits
 from llmproxy.policy.scaling.money import Budget
 from llmproxy.policy.scaling.registry import build
 from llmproxy.policy.scaling.stabiliser import Behavior, Direction, Stabiliser
+from llmproxy.stores.history import HistoryStore, MemoryHistory, SqliteHistory
 from llmproxy.telemetry.metrics import Metrics
 
 SOURCE = "scaling"
@@ -74,7 +75,8 @@ class Autoscaling:
         self._on_ready = on_ready
         self._running = False
         self._redis: dict[str, RedisScripts] = {}
-        self._built_from: dict[str, ActuatorConfig] = {}
+        self._built_from: dict[str, ScalingConfig] = {}
+        self._in_force: dict[str, ScalingConfig] = {}
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -108,12 +110,14 @@ class Autoscaling:
                 continue
             if name not in scalers:
                 scalers[name] = self._scaler(pool, settings)
-                self._built_from[name] = settings.actuator
+                self._built_from[name] = settings
                 scalers[name].start()
             else:
-                self._change(scalers[name], settings)
-                if settings.actuator != self._built_from[name]:
-                    log.warning("pool %s: another scaling.actuator takes effect at the next start", name)
+                self._change(scalers[name], self._in_force[name], settings)
+                for what in ("actuator", "history"):
+                    if getattr(settings, what) != getattr(self._built_from[name], what):
+                        log.warning("pool %s: another scaling.%s takes effect at the next start", name, what)
+            self._in_force[name] = settings
             pool.elastic = not scalers[name].parts.dry
 
     def hung(self, pool: Pool[PoolConfig], backend: Backend) -> None:
@@ -153,6 +157,13 @@ class Autoscaling:
                 {name: Query(one.url, one.query, one.token) for name, one in settings.prometheus.items()}, self._clock
             ),
             decisions=Decisions(pool.name),
+            keeper=Keeper(
+                pool.name,
+                _history(pool.name, settings),
+                self._wall,
+                paused=lambda: self.all.pauses(pool.name),
+                on_paused=self.all.still_paused,
+            ),
             most=_most(settings),
             dry=dry,
         )
@@ -164,11 +175,15 @@ class Autoscaling:
             paused=lambda: self.all.is_paused(pool.name),
         )
 
-    def _change(self, scaler: PoolScaler, settings: ScalingConfig) -> None:
-        """New settings for a loop that runs."""
-        parts = scaler.parts
-        spent = parts.decider.guardrails.spent
-        parts.decider = _decider(settings, parts.events, spent)
+    def _change(self, scaler: PoolScaler, before: ScalingConfig, settings: ScalingConfig) -> None:
+        """New settings for a loop that runs. What did not change keeps what it knows."""
+        parts, old = scaler.parts, scaler.parts.decider
+        new = _decider(settings, parts.events)
+        policies = old.policies if settings.policies == before.policies else new.policies
+        stabiliser = old.stabiliser if settings.behavior == before.behavior else new.stabiliser
+        carry_over(old.guardrails, new.guardrails)
+        parts.keeper.take(old)
+        parts.decider = Decider(policies, stabiliser, new.guardrails)
         parts.lives.terms = _terms(settings)
         parts.times.configured_s, parts.times.at_least_s = settings.cold_start, settings.start_timeout
         parts.meter.slo_ttft_s = settings.objective.ttft
@@ -185,8 +200,8 @@ class Autoscaling:
         return RedisLeadership(pool, self._redis[url].evaluate, clock=self._clock)
 
 
-def _decider(settings: ScalingConfig, events: Events, spent: Any = None) -> Decider:
-    named = [(one.name, one.options) for one in settings.policies] or [("demand", None)]
+def _decider(settings: ScalingConfig, events: Events) -> Decider:
+    named = [(one.name, one.options) for one in settings.policies] or [("demand", None), ("forecast", None)]
     policies: list[ScalingPolicy] = [build(name, options) for name, options in named]
     limits = Limits(settings.min, settings.max, settings.changes_per_hour, _budget(settings))
     up, down = settings.behavior.up, settings.behavior.down
@@ -194,7 +209,7 @@ def _decider(settings: ScalingConfig, events: Events, spent: Any = None) -> Deci
         Direction(up.window or 0.0, up.max_step, up.period),
         Direction(_DOWN_WINDOW_S if down.window is None else down.window, down.max_step, down.period),
     )
-    return Decider([*policies, events, Activation()], Stabiliser(behavior), Guardrails(limits, spent))
+    return Decider([*policies, events, Activation()], Stabiliser(behavior), Guardrails(limits))
 
 
 def _budget(settings: ScalingConfig) -> Budget | None:
@@ -219,6 +234,7 @@ def _terms(settings: ScalingConfig) -> Terms:
         drain_s=settings.drain,
         replace_after_s=settings.replace_after,
         max_concurrency=settings.max_concurrency,
+        price_per_hour=settings.budget.price_per_hour if settings.budget is not None else 0.0,
         warm_size=settings.warm_pool.size,
         warm_by_sleep=settings.warm_pool.kind == "sleep",
         prompts=prompts,
@@ -240,7 +256,7 @@ def _actuator(pool: str, config: ActuatorConfig) -> Actuator:
         pool,
         ProcessOptions(
             command=config.command,
-            directory=Path(config.directory) if config.directory else _state_home() / "llmproxy" / pool,
+            directory=_directory(pool, config),
             ports=port_range(config.ports) if config.ports else None,
             gpus=config.gpus,
             env=config.env,
@@ -249,6 +265,18 @@ def _actuator(pool: str, config: ActuatorConfig) -> Actuator:
             on_exit_stop=config.on_exit == "stop",
         ),
     )
+
+
+def _history(pool: str, settings: ScalingConfig) -> HistoryStore:
+    if settings.history:
+        return SqliteHistory(Path(settings.history))
+    if settings.actuator.kind == "process":
+        return SqliteHistory(_directory(pool, settings.actuator) / "history.db")
+    return MemoryHistory()
+
+
+def _directory(pool: str, config: ActuatorConfig) -> Path:
+    return Path(config.directory) if config.directory else _state_home() / "llmproxy" / pool
 
 
 def _state_home() -> Path:

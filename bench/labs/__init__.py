@@ -12,7 +12,7 @@ depend on the machine. Engines are emulated with known times, so that what is fo
 Everything belongs to a `Stage`, which ends it, by process id, whatever happens. One file a lab.
 """
 
-from bench.labs import gap, hang, kill, leave, limits, reload, shutdown, spread
+from bench.labs import gap, hang, kill, leave, limits, reload, scaling, shutdown, spread
 from bench.labs.base import Finding, Lab
 
 LABS: tuple[Lab, ...] = (
@@ -24,6 +24,7 @@ LABS: tuple[Lab, ...] = (
     gap.LAB,
     hang.LAB,
     limits.LAB,
+    scaling.LAB,
 )
 
 __all__ = ["LABS", "Finding", "Lab"]

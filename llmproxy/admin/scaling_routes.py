@@ -54,12 +54,14 @@ class ScalingRoutes:
         body = await _body(request)
         pool = self._pool_or_all(body)
         self._scaling.pause(pool, self._who(request.headers), _why(body))
+        await self._scaling.kept()
         return web.json_response({"paused": pool})
 
     async def resume(self, request: web.Request) -> web.Response:
         body = await _body(request)
         pool = self._pool_or_all(body)
         self._scaling.resume(pool, self._who(request.headers), _why(body))
+        await self._scaling.kept()
         return web.json_response({"resumed": pool})
 
     async def event(self, request: web.Request) -> web.Response:

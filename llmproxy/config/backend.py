@@ -25,6 +25,9 @@ class BackendConfig(Section):
         1.0, gt=0, allow_inf_nan=False, description="Share of the traffic, relative to the pool's other backends."
     )
     max_concurrency: int | None = Field(None, ge=1, description="Most requests in flight there; none is no limit.")
+    price_per_hour: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="What it costs in an hour, for cost metrics and `GET /admin/costs`."
+    )
     ca: AuthoritiesFile | None = Field(None, description="PEM file to verify an https:// backend with.")
     resolve: bool = Field(
         False, description="Make every address of the host name a backend of its own, kept up to date from DNS."
@@ -80,6 +83,7 @@ class BackendConfig(Section):
             base_path=parts.path.rstrip("/"),
             ca_file=self.ca,
             gpu=None if self.gpu is None else self.gpu.spec(),
+            price_per_hour=self.price_per_hour,
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from llmproxy.config.admission import AdmissionConfig, HedgeConfig, QueueConfig
 from llmproxy.config.auth import AuthConfig, KeyConfig
 from llmproxy.config.backend import BackendConfig
+from llmproxy.config.discovery import DiscoveryConfig
 from llmproxy.config.limits import SharedLimitsConfig
 from llmproxy.config.quota import TierConfig, built_in_tiers
 from llmproxy.config.scaling import ScalingConfig, listed_backends
@@ -219,8 +220,13 @@ class PoolConfig(Section):
     scaling: ScalingConfig | None = Field(
         None, description="How many replicas there are, where the proxy may change it."
     )
+    discovery: DiscoveryConfig = Field(
+        DiscoveryConfig(), description="Backends that come and go without a reload, beside those in `backends`."
+    )
     backends: tuple[BackendConfig, ...] = Field(
-        (), description="The servers: URLs, or URLs with options. Required, unless `scaling` starts them."
+        (),
+        description="The servers: URLs, or URLs with options. Required, unless `scaling` starts them or `discovery` "
+        "finds them.",
     )
     upstream_key: str = Field("", repr=False, description="API key sent to the backends instead of the client's.")
     forward_authorization: bool = Field(

@@ -150,7 +150,7 @@ class ScalingConfig(Section):
     min: int = Field(1, ge=0, description="Never fewer replicas. 0 lets the pool sleep: the first request waits.")
     max: int = Field(1, ge=1, description="Never more.")
     policies: tuple[ScalingPolicyConfig, ...] = Field(
-        (), description="What says how many: the highest wins. `demand` when none is given."
+        (), description="What says how many: the highest wins. `demand` and `forecast` when none is given."
     )
     interval: Duration = Field(5.0, ge=0.1, description="How often it is decided.")
     cold_start: Duration | None = Field(
@@ -175,6 +175,11 @@ class ScalingConfig(Section):
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="What counts as served in time.")
     prometheus: dict[Name, QueryConfig] = Field(
         default_factory=dict, description="Outside signals: conditions call them `prometheus.NAME`."
+    )
+    history: OutputFile | None = Field(
+        None,
+        description="SQLite file for what a restart must not cost: demand by the minute (for `forecast`), money spent, "
+        "pauses. Default: beside the engines' state with kind `process`, else memory.",
     )
     redis: str = Field(
         "",
@@ -208,9 +213,12 @@ def _http_url(value: str) -> str:
 
 
 def listed_backends(value: Any, info: ValidationInfo) -> Any:
-    """Checks `backends`, as given or its default (a tuple), beside `scaling`, which stands before it in the pool."""
-    if "scaling" not in info.data:
+    """Checks `backends`, as given or its default (a tuple), beside `scaling` and `discovery`, which stand before it in
+    the pool."""
+    if "scaling" not in info.data or "discovery" not in info.data:
         return value  # it is wrong, and that is said elsewhere
+    if info.data["discovery"].file:
+        return value
     scaling: ScalingConfig | None = info.data["scaling"]
     makes_its_own = scaling is not None and scaling.actuator.kind != "dry_run"
     if makes_its_own and value:

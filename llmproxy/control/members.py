@@ -66,5 +66,6 @@ def merge(current: Sequence[Backend], wanted: Sequence[BackendSpec]) -> tuple[Ba
 
 
 def is_same_server(old: BackendSpec, new: BackendSpec) -> bool:
-    """Whether they differ at most in how much work it gets, or in which GPU is looked at for it."""
-    return replace(old, weight=new.weight, max_concurrency=new.max_concurrency, gpu=new.gpu) == new
+    """Whether they differ at most in how much work it gets, in its price, or in which GPU is looked at for it."""
+    differing = replace(old, weight=new.weight, max_concurrency=new.max_concurrency, gpu=new.gpu)
+    return replace(differing, price_per_hour=new.price_per_hour) == new

@@ -61,6 +61,7 @@ class BackendSpec:
     """The host name behind `host` where that is one of the name's addresses: what to verify the certificate
     against and to send as SNI and Host. Empty: `host` itself."""
     gpu: GpuSpec | None = None
+    price_per_hour: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,9 +50,14 @@ class Account:
                 source, completion = "chunks", max(tokens.events - (2 if outcome is Outcome.OK else 1), 1)
                 series.completion_tokens += completion
         error = x.error
+        tenant = NONE
         if identity is not None:
             tenant = ANONYMOUS if identity.anonymous else identity.tenant
             metrics.tenants.count(tenant, status, prompt or 0, completion or 0)
+        if x.sent_at and backend != NONE:
+            label = NONE if identity is None else metrics.tenants.label(tenant)
+            who = series.pool, series.model, label
+            metrics.usage.count(who, (prompt or 0) + (completion or 0), now - x.sent_at)
         if error is not None:
             metrics.errors[error.code, error.blame.value] += 1
             if error.status == 503 and x.sent_at == 0.0:

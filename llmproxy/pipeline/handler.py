@@ -300,7 +300,7 @@ class Handler(Site):
         now = x.chosen_at = self.clock()
         candidates = self._eligible(x, pool, tried, now)
         if not candidates:
-            if pool.elastic and not pool.health.candidates(now):
+            if pool.elastic and all(one in tried for one in pool.health.candidates(now)):
                 return None
             raise Unavailable("no backend is available for this request", retry_after_s=5)
         assert x.view is not None
@@ -320,7 +320,7 @@ class Handler(Site):
         now = x.chosen_at = self.clock()
         candidates = self._eligible(x, pool, tried, now)
         if not candidates:
-            if pool.elastic and not pool.health.candidates(now):
+            if pool.elastic and all(one in tried for one in pool.health.candidates(now)):
                 return None
             raise Unavailable("no backend is available for this request", retry_after_s=5)
         candidates = [backend for backend in candidates if backend.has_room]

@@ -25,6 +25,8 @@ _MESSAGES = {
     Outcome.BUSY: ("upstream_busy", 503, "the backends are full"),
 }
 _BUSY_RETRY_AFTER_S = 1
+_GONE = frozenset({Outcome.REFUSED, Outcome.CONNECT_TIMEOUT, Outcome.RESET})
+"""Nobody is there any more, by the looks of it."""
 
 
 class Tries:
@@ -61,7 +63,7 @@ class Tries:
         decision = decide(self._state, ended, subject, self._target.terms.rules, now)
         self._state = decision.state
         self.close()
-        if decision.verdict is Verdict.FAIL or not self._somewhere_else(decision.reason):
+        if decision.verdict is Verdict.FAIL or not self._somewhere_else(decision.reason, outcome):
             return None
         if decision.verdict is Verdict.BUDGET:
             if not pool.retries.try_spend():
@@ -80,12 +82,12 @@ class Tries:
             self._budget_spent = False
             self._target.pool.retries.give_back()
 
-    def _somewhere_else(self, reason: str) -> bool:
-        """Whether there is a backend to try next."""
-        x = self._x
-        if reason == "stale_connection":
+    def _somewhere_else(self, reason: str, outcome: Outcome) -> bool:
+        """Whether there is a backend to try next, or one will come in the place of this one."""
+        x, pool = self._x, self._target.pool
+        if reason == "stale_connection" or (pool.elastic and outcome in _GONE):
             return True
-        candidates = self._target.pool.health.candidates(x.site.clock())
+        candidates = pool.health.candidates(x.site.clock())
         return any(backend is not x.backend and backend not in self.tried for backend in candidates)
 
     def judge(self, relay: Relay, lost_by: Outcome | None) -> Outcome:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from llmproxy.core.backend import Backend
 from llmproxy.telemetry.table import Kind, by_name
 from llmproxy.telemetry.tenants import Tenants
+from llmproxy.telemetry.usage import Usage
 
 NONE = "none"
 """Label of a request that has no pool, no model or no backend (yet)."""
@@ -85,6 +86,7 @@ class Metrics:
         self.probes: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.reloads: defaultdict[str, int] = defaultdict(int, ok=0, failed=0)
         self.tenants = Tenants()
+        self.usage = Usage()
         self.reload_ok = True
         self.config_loaded_at = 0.0
         self._bounds = {name: row.buckets for name, row in by_name().items() if row.kind is Kind.HISTOGRAM}
@@ -150,6 +152,7 @@ class Metrics:
         _drop(self.probes, pool)
         _drop(self.all_series, pool)
         _drop(self._by_request, pool)
+        _drop(self.usage.rows, pool)
         self.abandoned.pop(pool, None)
         self.heartbeats.pop(pool, None)
         self.queue_waits.pop(pool, None)

@@ -29,6 +29,16 @@ SCALING: Final = (
         "Replicas that came up (`ok`), that did not (`failed`), and that ended or hung later on (`died`).",
     ),
     Row("cold_start_seconds", False, ("pool",), "From starting a replica to its first token: configured, or learned."),
+    Row(
+        "forecast_skill_ratio",
+        False,
+        ("pool", "dimension"),
+        "By what share the forecast errs less than no forecast (negative: more), over the last day; absent until it "
+        "was judged. Unless it is above 0 the forecast may not act.",
+    ),
+    Row(
+        "spent", False, ("pool", "window"), "Spent in this `hour` and this `month` (UTC), where the pool has a budget."
+    ),
     Row("leader", False, ("pool",), "1 in the proxy that scales the pool."),
     Row("paused", False, ("pool",), "1 while scaling is paused."),
     Row("backoff_seconds", False, ("pool",), "How long no replica is started, after some that failed."),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from llmproxy.telemetry.cost import COST
 from llmproxy.telemetry.gpu import GPU
 from llmproxy.telemetry.scaling import SCALING
 
@@ -226,6 +227,8 @@ TABLE: tuple[Metric, ...] = (
         Metric(f"llmproxy_scaling_{row.name}", Kind.COUNTER if row.counts else Kind.GAUGE, row.help, row.labels)
         for row in SCALING
     ),
+    # Money; no row where no price is known
+    *(Metric(f"llmproxy_{row.name}", Kind.COUNTER if row.counts else Kind.GAUGE, row.help, row.labels) for row in COST),
     # The process
     Metric("llmproxy_connections", Kind.GAUGE, "Open connections, `downstream` or `upstream`.", ("side",)),
     Metric("llmproxy_connections_opened_total", Kind.COUNTER, "Connections opened, by side.", ("side",)),

@@ -19,14 +19,17 @@ class Tenants:
 
     def count(self, tenant: str, status: int, prompt: int, completion: int) -> None:
         """A request is over."""
-        label = tenant if tenant in self._names else self._label(tenant)
+        label = self.label(tenant)
         self.requests[label, str(status)] += 1
         if prompt:
             self.tokens[label, "prompt"] += prompt
         if completion:
             self.tokens[label, "completion"] += completion
 
-    def _label(self, tenant: str) -> str:
+    def label(self, tenant: str) -> str:
+        """What it is counted under."""
+        if tenant in self._names:
+            return tenant
         if len(self._names) >= self._most:
             return OTHER
         self._names.add(tenant)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from llmproxy.control.actuators import processes
@@ -190,3 +191,49 @@ async def test_standby_is_filled_and_taken_from(ground: Path, stage: Stage, tmp_
     assert before < set(pids(ground))
     serving_now = {backend.id for backend in proxy.pool().backends}
     assert serving_now == before
+
+
+async def is_sleeping(url: str) -> bool:
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/is_sleeping") as answer:
+        return bool((await answer.json())["is_sleeping"])
+
+
+async def test_the_warm_pool_sleeps_and_is_woken(ground: Path, stage: Stage, tmp_path: Path) -> None:
+    sleeping = pool(ground, min=1, warm_pool={"size": 1, "kind": "sleep"}, behavior={"down": {"window": "0s"}})
+    proxy = await serve(stage, tmp_path, sleeping)
+    fleet = proxy.app.autoscaling.all.scalers["main"].parts.fleet
+
+    def asleep() -> list[str]:
+        return [one.url for one in fleet.at(Life.STANDBY) if one.asleep]
+
+    async def rests() -> bool:
+        return lives(proxy) == {"serving": 1, "standby": 1} and len(asleep()) == 1 and await is_sleeping(asleep()[0])
+
+    await until(rests, "one that sleeps", 30.0)
+    [sleeper] = asleep()
+    before = set(pids(ground))
+    async with Load(proxy.port, clients=4, body=lambda n: chat(stream=bool(n % 2), max_tokens=20)) as load:
+        proxy.app.autoscaling.all.event("main", "ops", "launch", replicas=2, for_s=600)
+        await until(lambda: sleeper in [backend.spec.url for backend in proxy.pool().backends], "it serves", 30.0)
+        assert not await is_sleeping(sleeper)
+        assert {backend.id for backend in proxy.pool().backends} == before, "woken, not started"
+        woken = next(backend.id for backend in proxy.pool().backends if backend.spec.url == sleeper)
+        await until(lambda: woken in load.backends, "work on it", 30.0)
+        proxy.app.autoscaling.all.clear_events("main", "ops", "")
+        await until(rests, "one that sleeps again", 30.0)
+        answered = load.answered
+        await until(lambda: load.answered > answered + 10, "work without it", 30.0)
+    assert load.dropped == []
+
+
+async def test_who_was_at_the_only_replica_waits_for_the_next(ground: Path, stage: Stage, tmp_path: Path) -> None:
+    one = pool(ground, min=1, max=1, max_concurrency=4)
+    proxy = await serve(stage, tmp_path, one)
+    await serving(proxy, 1)
+    asked = [asyncio.create_task(stage.ask(proxy, chat(stream=False, max_tokens=1000))) for _ in range(3)]
+    await until(lambda: proxy.pool().backends[0].load.in_flight == 3, "work there")
+    [(victim, pid)] = pids(ground).items()
+    os.kill(pid, signal.SIGKILL)
+    answers = await asyncio.gather(*asked)
+    assert [answer.status for answer in answers] == [200] * 3
+    assert {answer.header("x-llmproxy-backend") for answer in answers}.isdisjoint({victim})

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from llmproxy.config.model import Config
+from llmproxy.policy.scaling.base import Signals
 from tests.harness.proxy import Proxy, settings
 from tests.harness.stage import Stage, chat
 from tests.harness.waiting import until
@@ -111,3 +114,81 @@ async def test_an_instance_registers_itself_and_falls_silent(stage: Stage, tmp_p
     assert [backend.id for backend in proxy.pool().backends] == ["b1"]
     await ask(proxy, "POST", "/admin/pools/main/backends", body | {"ttl": "1s"})
     await until(lambda: len(proxy.pool().backends) == 1, "it leaves when it is silent")
+
+
+async def test_costs(stage: Stage, tmp_path: Path) -> None:
+    backend = await stage.backend()
+    pool = {"backends": [{"url": backend.url, "id": "b1", "price_per_hour": 3600}]}
+    proxy = await stage.serve(settings({"main": pool}, tmp_path / "access.jsonl"))
+    assert (await stage.ask(proxy, chat(stream=False, max_tokens=5))).status == 200
+
+    async def told() -> dict[str, Any] | None:
+        _, answer = await ask(proxy, "GET", "/admin/costs", token="")
+        found = answer["pools"].get("main", {})
+        return found if found.get("models") else None
+
+    found = await until(told, "costs that were shared out")
+    assert found["per_hour"] == 3600
+    assert found["requests"] == 1
+    assert found["tokens"] > 5
+    assert found["cost"] == pytest.approx(found["busy"] + found["idle"])
+    assert found["tenants"]["none"]["cost"] > 0
+    assert proxy.metric("llmproxy_cost_total", pool="main") > 0
+    assert proxy.metric("llmproxy_model_cost_total", pool="main", model="emulated") > 0
+
+
+async def test_a_pause_outlives_the_proxy(stage: Stage, tmp_path: Path) -> None:
+    backend = await stage.backend()
+    scaling = {"max": 4, "interval": "0.1s", "actuator": "dry_run", "history": str(tmp_path / "history.db")}
+    pool = {"backends": [{"url": backend.url, "id": "b1"}], "scaling": scaling}
+    first = await stage.serve(settings({"main": pool}, tmp_path / "access.jsonl"))
+    assert (await ask(first, "POST", "/admin/scaling/pause", {"why": "fire"}, token=""))[0] == 200
+    await first.app.stop()
+    second = await stage.serve(settings({"main": pool}, tmp_path / "again.jsonl"))
+    await until(lambda: second.metric("llmproxy_scaling_paused", pool="main") == 1, "it is still paused")
+    assert (await ask(second, "POST", "/admin/scaling/resume", {}, token=""))[0] == 200
+    await second.app.stop()
+    third = await stage.serve(settings({"main": pool}, tmp_path / "third.jsonl"))
+    decisions = third.app.autoscaling.all.scalers["main"].parts.decisions
+    await until(lambda: decisions.latest is not None, "a decision")
+    assert third.metric("llmproxy_scaling_paused", pool="main") == 0
+
+
+async def test_backends_from_a_file(stage: Stage, tmp_path: Path) -> None:
+    one, other = await stage.backends(2)
+    file = tmp_path / "backends.yaml"
+    file.write_text(f"- {{url: {one.url}, id: f1}}\n")
+    values = settings({"main": {"discovery": {"file": str(file)}}}, tmp_path / "access.jsonl")
+    proxy = await stage.serve(values)
+    assert (await stage.ask(proxy, chat())).header("x-llmproxy-backend") == "f1"
+    file.write_text(f"- {{url: {other.url}, id: f2}}\n")
+    await until(lambda: [backend.id for backend in proxy.pool().backends] == ["f2"], "the new list")
+    await proxy.healthy()
+    assert (await stage.ask(proxy, chat())).header("x-llmproxy-backend") == "f2"
+
+
+async def test_a_reload_keeps_what_is_known(stage: Stage, tmp_path: Path) -> None:
+    backend = await stage.backend()
+    scaling = {"max": 4, "interval": "0.1s", "actuator": "dry_run", "budget": {"price_per_hour": 1.0}}
+    values = settings({"main": {"backends": [{"url": backend.url, "id": "b1"}], "scaling": scaling}}, None)
+    proxy = await stage.serve(values, load=lambda: Config.model_validate(values))
+    scaler = proxy.app.autoscaling.all.scalers["main"]
+
+    def spent() -> float:
+        found = scaler.parts.decider.guardrails.spent
+        return 0.0 if found is None else found.month
+
+    await until(lambda: spent() > 0, "money spent")
+    before = scaler.parts.decider
+    before.guardrails.done(2, scaler._clock())
+    scaling |= {"max": 3, "changes_per_hour": 2}
+    assert (await ask(proxy, "POST", "/admin/reload", token=""))[0] == 200
+    after = scaler.parts.decider
+    assert after is not before
+    assert after.policies == before.policies, "they know what they have seen"
+    assert spent() > 0
+    ruling = after.guardrails.rule(3, Signals(now=scaler._clock(), ready=1), scaler._clock())
+    assert ruling.replicas == 1, "two were added within the hour"
+    scaling["policies"] = ["demand"]
+    assert (await ask(proxy, "POST", "/admin/reload", token=""))[0] == 200
+    assert [type(one).__name__ for one in scaler.parts.decider.policies][:2] == ["DemandLaw", "Events"]

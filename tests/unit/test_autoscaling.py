@@ -1,10 +1,11 @@
 """From the configuration to the autoscaler's parts."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmproxy.autoscaling import _decider, _most
+from llmproxy.autoscaling import _decider, _history, _most
 from llmproxy.config.loader import parse
 from llmproxy.config.problem import ConfigError
 from llmproxy.config.scaling import ScalingConfig
@@ -12,6 +13,9 @@ from llmproxy.control.scaling.events import Events
 from llmproxy.core.clock import ManualClock
 from llmproxy.policies import check_policy
 from llmproxy.policy.scaling.base import Signals
+from llmproxy.policy.scaling.demand import DemandLaw
+from llmproxy.policy.scaling.forecast import Forecast
+from llmproxy.stores.history import MemoryHistory
 
 
 def scaling(**settings: Any) -> ScalingConfig:
@@ -61,3 +65,21 @@ def test_a_pool_with_both_is_refused() -> None:
     text = "pools: {p: {backends: ['http://h'], scaling: {actuator: {kind: process, command: 'x {port}'}}}}"
     with pytest.raises(ConfigError, match="lists none itself"):
         parse(text, check_policy=check_policy)
+
+
+def test_demand_and_forecast_are_the_default() -> None:
+    policies = _decider(scaling(), Events(ManualClock())).policies
+    assert [type(one) for one in policies[:2]] == [DemandLaw, Forecast]
+    named = _decider(scaling(policies=["demand"]), Events(ManualClock())).policies
+    assert Forecast not in [type(one) for one in named]
+
+
+def test_where_the_history_is_kept(tmp_path: Path) -> None:
+    actuator = {"kind": "process", "command": "x {port}", "directory": str(tmp_path / "state")}
+    beside = _history("main", scaling(actuator=actuator))
+    beside.remember("main", "a", "b")
+    assert (tmp_path / "state" / "history.db").exists()
+    named = _history("main", scaling(actuator=actuator, history=str(tmp_path / "named.db")))
+    assert named.fact("main", "a") is None
+    assert (tmp_path / "named.db").exists()
+    assert isinstance(_history("main", scaling(actuator="dry_run")), MemoryHistory)

@@ -2,6 +2,7 @@
 audit log before it takes effect."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,11 +10,14 @@ from llmproxy.config.units import parse_duration
 from llmproxy.control.scaling.audit import Audit
 from llmproxy.control.scaling.events import LONGEST_S, Event
 from llmproxy.control.scaling.fleet import Stage
+from llmproxy.control.scaling.keeper import skills
 from llmproxy.control.scaling.pool_scaler import PoolScaler
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
 
 EVERYWHERE = "*"
+
+_log = logging.getLogger("llmproxy.control.scaling")
 
 
 def seconds(value: Any) -> float:
@@ -42,6 +46,14 @@ class Autoscalers:
         if scaler is not None:
             scaler.parts.lives.hung(backend)
 
+    def outside_per_hour(self, pool: str) -> float:
+        """What replicas cost that are no members of the pool: those that start, rest or end."""
+        scaler = self.scalers.get(pool)
+        if scaler is None:
+            return 0.0
+        outside = sum(one.backend is None for one in scaler.parts.fleet.replicas.values())
+        return outside * scaler.parts.lives.terms.price_per_hour
+
     def is_paused(self, pool: str) -> bool:
         return EVERYWHERE in self._paused or pool in self._paused
 
@@ -59,6 +71,21 @@ class Autoscalers:
             self._paused.clear()
         else:
             self._paused.pop(pool, None)
+
+    def pauses(self, pool: str) -> dict[str, str]:
+        """Those that hold in `pool`, to be kept."""
+        return {name: why for name, why in self._paused.items() if name in (pool, EVERYWHERE)}
+
+    def still_paused(self, found: Mapping[str, str]) -> None:
+        """Pauses that hold since before this process."""
+        for name, why in found.items():
+            if name not in self._paused:
+                _log.warning("scaling of %s is still paused (%s)", "all pools" if name == EVERYWHERE else name, why)
+                self._paused[name] = why
+
+    async def kept(self) -> None:
+        """Pauses are written down when this returns."""
+        await asyncio.gather(*(scaler.parts.keeper.keep_pauses() for scaler in self.scalers.values()))
 
     def event(self, pool: str, who: str, why: str, *, replicas: int, for_s: float, in_s: float = 0.0) -> None:
         """At least `replicas` for a while (within the pool's bounds). ValueError says what is wrong with it."""
@@ -126,6 +153,12 @@ class Autoscalers:
             "llmproxy_scaling_cold_start_seconds": lambda: {
                 (pool,): one.parts.times.expected_s for pool, one in self.scalers.items()
             },
+            "llmproxy_scaling_forecast_skill_ratio": lambda: {
+                (pool, dimension): skill
+                for pool, one in self.scalers.items()
+                for dimension, skill in skills(one.parts.decider).items()
+            },
+            "llmproxy_scaling_spent": self._spent,
             "llmproxy_scaling_leader": lambda: {
                 (pool,): float(one.token is not None) for pool, one in self.scalers.items()
             },
@@ -134,6 +167,14 @@ class Autoscalers:
                 (pool,): one.parts.backoff.wait_s(self._clock()) for pool, one in self.scalers.items()
             },
         }
+
+    def _spent(self) -> Mapping[tuple[str, ...], float]:
+        found: dict[tuple[str, ...], float] = {}
+        for pool, one in self.scalers.items():
+            spent = one.parts.decider.guardrails.spent
+            if spent is not None:
+                found |= {(pool, "hour"): spent.hour, (pool, "month"): spent.month}
+        return found
 
     def _wanted(self) -> Mapping[tuple[str, ...], float]:
         found: dict[tuple[str, ...], float] = {}

@@ -38,6 +38,7 @@ class Terms:
     """A serving replica that has been unhealthy for so long is replaced."""
     max_concurrency: int | None = None
     weight: float = 1.0
+    price_per_hour: float = 0.0
     warm_size: int = 0
     warm_by_sleep: bool = True
     prompts: tuple[dict[str, Any], ...] = ()
@@ -235,7 +236,11 @@ class Lives:
     def _spec(self, replica: Replica) -> BackendSpec:
         terms = self.terms
         config = BackendConfig(
-            url=replica.url, id=replica.id, weight=terms.weight, max_concurrency=terms.max_concurrency
+            url=replica.url,
+            id=replica.id,
+            weight=terms.weight,
+            max_concurrency=terms.max_concurrency,
+            price_per_hour=terms.price_per_hour,
         )
         return config.spec(self._pool.name)
 

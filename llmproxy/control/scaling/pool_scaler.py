@@ -17,6 +17,7 @@ from llmproxy.control.scaling.backoff import Backoff
 from llmproxy.control.scaling.decisions import Decisions, Record
 from llmproxy.control.scaling.events import Events
 from llmproxy.control.scaling.fleet import COMING, Fleet, Replica, Stage, victims
+from llmproxy.control.scaling.keeper import KEEP_EVERY_S, Keeper
 from llmproxy.control.scaling.leader import Leadership
 from llmproxy.control.scaling.lives import Lives
 from llmproxy.control.scaling.meter import Meter, Replicas
@@ -62,6 +63,7 @@ class Parts:
     events: Events
     queries: Queries
     decisions: Decisions
+    keeper: Keeper
     most: int
     """No decision and no warm pool makes more instances than this."""
     dry: bool = False
@@ -91,6 +93,7 @@ class PoolScaler:
         self._asked: tuple[int, float] | None = None
         """The last number the actuator took, and when."""
         self._due = dict.fromkeys(("lease", "poll", "sample", "decide"), -math.inf)
+        self._due["keep"] = clock() + KEEP_EVERY_S
         self._trouble = ""
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -104,6 +107,7 @@ class PoolScaler:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        await self.parts.keeper.keep(self.parts.decider)
         await self.parts.lives.stop()
         await self.parts.queries.stop()
         await self.parts.actuator.stop()
@@ -127,6 +131,7 @@ class PoolScaler:
     async def look(self) -> None:
         """One round."""
         parts = self.parts
+        await parts.keeper.begin()
         if self._is_due("lease", LEASE_EVERY_S):
             before, self.token = self.token, await parts.leadership.acquire()
             if self.token != before:
@@ -138,9 +143,12 @@ class PoolScaler:
             return
         over = parts.lives.tick(self._clock())
         if self._is_due("decide", self.pace.interval_s) or self._is_urgent():
+            await self._prepare()
             self._decide()
         if self._acts:
             await self._act(over)
+        if self._is_due("keep", KEEP_EVERY_S):
+            await parts.keeper.keep(parts.decider)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = self._clock()
@@ -185,6 +193,12 @@ class PoolScaler:
             # Of those that come, what is beyond the decision is for the warm pool.
             coming = max(self.desired - serving, 0)
         return Replicas(serving, coming, fleet.count(Stage.DRAINING), fleet.count(Stage.STANDBY))
+
+    async def _prepare(self) -> None:
+        parts = self.parts
+        # Until it is so: a reload may bring another decider while this one learns.
+        while not parts.keeper.is_prepared(parts.decider, parts.times.expected_s):
+            await parts.keeper.prepare(parts.decider, parts.times.expected_s)
 
     def _decide(self) -> None:
         parts, now = self.parts, self._clock()

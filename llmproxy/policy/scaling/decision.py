@@ -42,16 +42,16 @@ class Decision:
 class Decider:
     """Calls each policy once for each evaluation, in their order."""
 
-    __slots__ = ("_policies", "guardrails", "stabiliser")
+    __slots__ = ("guardrails", "policies", "stabiliser")
 
     def __init__(self, policies: Sequence[ScalingPolicy], stabiliser: Stabiliser, guardrails: Guardrails) -> None:
-        self._policies = tuple(policies)
+        self.policies = tuple(policies)
         self.stabiliser = stabiliser
         self.guardrails = guardrails
 
     def decide(self, signals: Signals, now: float) -> Decision:
         """What to do now. Tell `done` what became of it."""
-        asked = [policy.want(signals, now) for policy in self._policies]
+        asked = [policy.want(signals, now) for policy in self.policies]
         opinions = tuple(one for one in asked if one is not None)
         wanted, actual = combine(opinions), signals.actual
         steady, steadied = (actual, "") if wanted is None else self.stabiliser.steady(wanted.replicas, actual, now)

@@ -92,6 +92,25 @@ class Forecast:
         """History from before this process, in order of time; before the first `want`."""
         self._kept.extend(minutes)
 
+    @property
+    def history_minutes(self) -> int:
+        """How far back anything is of use to it."""
+        return 3 * int(self._options.season // MINUTE_S)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether `want` was called: then it knows its history, and `restore` comes too late."""
+        return self._horizon is not None
+
+    def is_prepared(self, cold_start_s: float | None) -> bool:
+        """Whether `want` is quick. Learning from a long history is not."""
+        return self._horizon is not None and abs(self._options.horizon.minutes(cold_start_s) - self._horizon) <= 1
+
+    def prepare(self, cold_start_s: float | None) -> None:
+        """Learn from the history, which `want` would do otherwise. May run in a thread while nothing else is called."""
+        if not self.is_prepared(cold_start_s):
+            self._begin(self._options.horizon.minutes(cold_start_s))
+
     def new_minutes(self) -> list[Minute]:
         """What came to the history since the last call, to be stored."""
         new, self._new = self._new, []
@@ -102,9 +121,7 @@ class Forecast:
         return {name: one.skill for name, one in self._forecasters.items()}
 
     def want(self, signals: Signals, now: float) -> Wanted | None:
-        horizon = self._options.horizon.minutes(signals.cold_start_s)
-        if self._horizon is None or abs(horizon - self._horizon) > 1:
-            self._begin(horizon)
+        self.prepare(signals.cold_start_s)
         number = int((now if signals.unix_s is None else signals.unix_s) // MINUTE_S)
         if self._last is None or number > self._last.number:
             minute = Minute(number, signals.demand.last_60s)

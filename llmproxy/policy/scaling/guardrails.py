@@ -56,6 +56,15 @@ class Guardrails:
         """To be stored, and given to the next process."""
         return self._purse.spent if self._purse is not None else None
 
+    def resume(self, spent: Spent) -> None:
+        """What an earlier process had spent; before the first `rule`, or it is too late."""
+        if self._purse is not None and self._purse.spent is None:
+            self._purse.spent = spent
+
+    def follow(self, earlier: "Guardrails") -> None:
+        """Take the place of another, with other limits: changes made under it count on."""
+        self._added, self._removed, self.paused = earlier._added, earlier._removed, earlier.paused
+
     def rule(self, wanted: int, signals: Signals, now: float) -> Ruling:
         """What of `wanted` may be done."""
         actual, limits = signals.actual, self._limits

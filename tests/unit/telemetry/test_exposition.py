@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llmproxy.core.backend import Backend, BackendSpec, Gauges, GpuGauges, Status
 from llmproxy.core.clock import ManualClock
+from llmproxy.telemetry.cost import COST
 from llmproxy.telemetry.exposition import Exposition
 from llmproxy.telemetry.gauges import readers
 from llmproxy.telemetry.metrics import Metrics
@@ -48,6 +49,8 @@ def busy_metrics() -> Metrics:
         histogram.observe(0.02)
     for row in SCALING:
         metrics.read(f"llmproxy_scaling_{row.name}", lambda labels=row.labels: {("p",) * len(labels): 1.0})
+    for row in COST:
+        metrics.read(f"llmproxy_{row.name}", lambda labels=row.labels: {("p",) * len(labels): 1.0})
     metrics.requests["p", "llama", "b0", 200] += 3
     metrics.attempts["p", "b0", "reset"] += 1
     metrics.retries["p", "reset"] += 1

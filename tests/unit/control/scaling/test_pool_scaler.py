@@ -14,6 +14,7 @@ from llmproxy.control.scaling.bring_up import BringUp
 from llmproxy.control.scaling.decisions import Decisions
 from llmproxy.control.scaling.events import Activation, Event, Events
 from llmproxy.control.scaling.fleet import Fleet, Stage
+from llmproxy.control.scaling.keeper import Keeper
 from llmproxy.control.scaling.lives import Lives, Terms
 from llmproxy.control.scaling.meter import Meter
 from llmproxy.control.scaling.pool_scaler import Pace, Parts, PoolScaler
@@ -33,6 +34,7 @@ from llmproxy.policy.scaling.base import Signals, Wanted
 from llmproxy.policy.scaling.decision import Decider
 from llmproxy.policy.scaling.guardrails import Guardrails, Limits
 from llmproxy.policy.scaling.stabiliser import Behavior, Direction, Stabiliser
+from llmproxy.stores.history import MemoryHistory
 from llmproxy.telemetry.metrics import Metrics
 
 
@@ -168,6 +170,7 @@ class Scene:
             events=events,
             queries=Queries({}, self.clock),
             decisions=Decisions("main"),
+            keeper=Keeper("main", MemoryHistory(), lambda: 1e9 + self.clock()),
             most=most,
         )
         self.scaler = PoolScaler(
