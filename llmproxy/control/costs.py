@@ -82,6 +82,7 @@ class Costs:
             account.busy_waits += busy * elapsed_h
             account.idle_waits += idle * elapsed_h
             self._share_out(name, account)
+        self._usage.is_priced = bool(self.accounts)
         if now - self._snapshots[-1][0] >= _SNAPSHOT_S:
             self._snapshots.append((now, self._totals()))
             while len(self._snapshots) > 2 and now - self._snapshots[1][0] >= HOUR_S:

@@ -54,7 +54,7 @@ class Account:
         if identity is not None:
             tenant = ANONYMOUS if identity.anonymous else identity.tenant
             metrics.tenants.count(tenant, status, prompt or 0, completion or 0)
-        if x.sent_at and backend != NONE:
+        if metrics.usage.is_priced and x.sent_at and backend != NONE:
             label = NONE if identity is None else metrics.tenants.label(tenant)
             who = series.pool, series.model, label
             metrics.usage.count(who, (prompt or 0) + (completion or 0), now - x.sent_at)

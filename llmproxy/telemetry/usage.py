@@ -21,6 +21,8 @@ class Usage:
     """Counted as requests end. Labels are bounded by whoever gives them."""
 
     def __init__(self) -> None:
+        self.is_priced = False
+        """Some machine has a price: only then does anybody count."""
         self.rows: dict[Who, Use] = {}
 
     def count(self, who: Who, tokens: int, at_backend_s: float) -> None:

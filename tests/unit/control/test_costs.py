@@ -86,3 +86,10 @@ def test_pools_without_a_price_have_no_account() -> None:
     del books.pools["paid"]
     books.pass_s(1)
     assert books.costs.view()["pools"] == {}
+
+
+def test_nobody_counts_use_where_nothing_has_a_price() -> None:
+    free, priced = Books(main=Pool(0.0)), Books(main=Pool(0.0, 3.6))
+    for books in (free, priced):
+        books.pass_s(1)
+    assert (free.usage.is_priced, priced.usage.is_priced) == (False, True)
