@@ -162,6 +162,7 @@ class App:
         self.links = Links(loop, self._clock, self._deadlines, self.resolver.hosts)
         await self._registrar.prepare(self.config.pools)
         self._set_pools(self.config)
+        self._costs.expired(self._clock())
         self.handler = Handler(
             Snapshot(self.config, self.pools),
             loop=loop,

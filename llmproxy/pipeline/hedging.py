@@ -1,6 +1,6 @@
 """Hedging: a second attempt elsewhere beside one whose first token is unusually late; the quicker one answers.
 
-Whether there may be one is decided by `policy/admission/hedge.py`. The story of a request (`handler.attempt`) waits for
+Whether there may be one is decided by `policy/admission/hedge.py`. The story of a request (`attempt`) waits for
 its own attempt only. A `Chase` runs beside it, with a place, a connection, a reader and a view of the request of its
 own. When it has a first token it ends the wait, and the story goes on with it: `settle` puts it where the slower
 attempt was. When it fails, nobody notices. When the story's attempt ends in any other way, the chase is given up.

@@ -86,7 +86,7 @@ async def test_a_fault_of_our_own_leaves_no_connection_behind(
         raise RuntimeError("a fault of our own")
 
     proxy = await stage.proxy(await stage.backend())
-    monkeypatch.setattr("llmproxy.pipeline.handler.request_head", fails)
+    monkeypatch.setattr("llmproxy.pipeline.attempt.request_head", fails)
     answer = await stage.ask(proxy, chat(stream=False))
     assert (answer.status, answer.json["error"]["code"]) == (500, "internal_error")
     assert "a fault of our own" in caplog.text

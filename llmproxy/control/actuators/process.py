@@ -12,6 +12,7 @@ the command has changed since. Ending is SIGTERM to the group, and SIGKILL after
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -34,6 +35,8 @@ MARK: Final = "LLMPROXY_REPLICA"
 _LOOK_EVERY_S: Final = 0.05
 _GONE_WITHIN_S: Final = 5.0
 """After SIGKILL; a process in an uninterruptible call may take longer, and is looked after all the same."""
+_REAP_S: Final = 1.0
+"""How long the end of a process that was killed is waited for."""
 _LOGS_KEPT: Final = 20
 
 _log = logging.getLogger("llmproxy.control.actuators")
@@ -244,6 +247,10 @@ class ProcessActuator:
             record = engine.record
             # What it started itself must not keep the GPU.
             processes.signal_group(record.pid, signal.SIGKILL)
+            if engine.child is not None:
+                # It may have ended between two looks at it: without this it stays a zombie.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    engine.child.wait(_REAP_S)
             status = "" if engine.child is None else f" with status {engine.child.returncode}"
             words = last_words(self._log_of(record.id))
             _log.warning(
