@@ -33,7 +33,9 @@ def compile_llmproxy() -> int:
     pip = [str(COMPILED / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     constraints = ["-c", str(SOURCE / "constraints.txt")]
     done = subprocess.run(
-        [*pip, *constraints, "--force-reinstall", str(SOURCE)], env={**os.environ, "LLMPROXY_COMPILE": "1"}, check=False
+        [*pip, *constraints, "--force-reinstall", f"{SOURCE}[redis]"],
+        env={**os.environ, "LLMPROXY_COMPILE": "1"},
+        check=False,
     )
     if done.returncode == 0:
         (COMPILED / "source").write_text(digest)

@@ -412,6 +412,9 @@ class App:
             describe=self._describe,
             explain=self._explain,
             queue=lambda pool: report(pool.queue, self._clock()),
+            tenants=self._limiting.tenants,
+            tenant=lambda name, model: self._limiting.tenant(self.config, name, model),
+            set_limits=self._limiting.set_limits,
         )
 
     def _explain(self, pool: ServingPool, body: bytes, model: str | None, prompt_bytes: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Limits put together from the configuration: the store, the limiter, and how asyncio's side asks it."""
 
 import asyncio
+import json
 import random
 import secrets
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 from llmproxy.config.model import Config
+from llmproxy.core.identity import Identity
 from llmproxy.core.limits import LimitStore, Tier
 from llmproxy.core.redis_url import parse_redis_url
 from llmproxy.core.step import Signal, Steps
@@ -69,6 +71,29 @@ class Limiting:
         if limiter is not None:
             await limiter.store.close()
 
+    # -- the admin's side ------------------------------------------------------------------------------------------
+
+    def tenants(self) -> Mapping[str, Any]:
+        """What each tenant used, as far as this process knows."""
+        return {} if self.limiter is None else self.limiter.usage.view()
+
+    async def tenant(self, config: Config, name: str, model: str | None) -> Mapping[str, Any] | None:
+        """What one used and has left; None for one that nobody knows."""
+        limiter = self.limiter
+        identity = None if limiter is None else _identity_of(limiter, config, name)
+        if limiter is None or identity is None:
+            return None
+        found = await outcome(limiter.standing(identity, model, self._clock()))
+        override = found["override"]
+        return {**found, "tier": identity.tier, "override": None if override is None else json.loads(override)}
+
+    async def set_limits(self, name: str, values: Mapping[str, Any] | None) -> None:
+        """Another quota for a tenant, or (None) its tier's again. Raises ValueError for what is no quota, and
+        ConnectionError when the store is out of reach."""
+        if self.limiter is None:
+            raise ValueError("there are no keys and no auth.anonymous, so nobody is limited")
+        await self.limiter.override(name, values)
+
     def tell(self, metrics: Metrics) -> None:
         """Let scrapes read whatever limiter is in force."""
         for name in _METRICS:
@@ -86,6 +111,17 @@ class Limiting:
         (_, limiter), self._next = self._next, (None, None)
         if limiter is not None and limiter is not self.limiter:
             await limiter.store.close()
+
+
+def _identity_of(limiter: Limiter, config: Config, name: str) -> Identity | None:
+    """Somebody of that name: seen here, with a key in the configuration, or with an override."""
+    usage = limiter.usage.get(name)
+    tier = usage.tier if usage is not None else None
+    if tier is None:
+        tier = next((key.tier for key in config.keys if (key.tenant or key.name) == name), None)
+    if tier is None and name in limiter.store.overrides():
+        tier = ""
+    return None if tier is None else Identity(name, tier, anonymous=name.startswith("ip:"))
 
 
 def _settings_of(config: Config) -> object:

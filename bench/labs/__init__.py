@@ -12,7 +12,20 @@ depend on the machine. Engines are emulated with known times, so that what is fo
 Everything belongs to a `Stage`, which ends it, by process id, whatever happens. One file a lab.
 """
 
-from bench.labs import gap, hang, kill, leave, limits, reload, scaling, shutdown, spread
+from bench.labs import (
+    gap,
+    hang,
+    kill,
+    leave,
+    leavers,
+    limits,
+    limits_cost,
+    overload,
+    reload,
+    scaling,
+    shutdown,
+    spread,
+)
 from bench.labs.base import Finding, Lab
 
 LABS: tuple[Lab, ...] = (
@@ -25,6 +38,10 @@ LABS: tuple[Lab, ...] = (
     hang.LAB,
     limits.LAB,
     scaling.LAB,
+    limits_cost.LAB,
+    limits_cost.COMPILED_LAB,
+    overload.LAB,
+    leavers.LAB,
 )
 
 __all__ = ["LABS", "Finding", "Lab"]

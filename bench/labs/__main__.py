@@ -74,7 +74,7 @@ async def _hold_all(console: Console, labs: Sequence[Lab], directory: Path) -> l
 def main() -> int:
     options = _arguments()
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    labs = [lab for lab in LABS if options.only is None or lab.name in options.only]
+    labs = [lab for lab in LABS if (not lab.on_request if options.only is None else lab.name in options.only)]
     about: dict[str, Any] = {"taken_at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit()}
     about["machine"] = describe()
     begin = time.monotonic()

@@ -41,6 +41,8 @@ class Lab:
     run: Callable[[Stage], Awaitable[list[Finding]]]
     limit_s: float = 30.0
     """A lab that takes longer has failed."""
+    on_request: bool = False
+    """Held only when it is named: it takes long, or needs more than the others."""
 
 
 def percentile(values: Iterable[float], percent: float) -> float:

@@ -65,9 +65,13 @@ class Client(asyncio.Protocol):
             self._transport.write(("\r\n".join(lines) + "\r\n\r\n").encode() + payload)
         return answer
 
-    def chat(self, tokens: int, *, stream: bool = True, id: str = "", fault: str = "", prompt: str = "hello") -> Answer:
+    def chat(
+        self, tokens: int, *, stream: bool = True, id: str = "", fault: str = "", prompt: str = "hello", key: str = ""
+    ) -> Answer:
         """Ask for an answer of so many tokens. `fault` is what the emulated engine is to do with this request."""
         headers = {"X-Request-Id": id} if id else {}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         if fault:
             headers["X-Emulate-Fault"] = fault
         messages = [{"role": "user", "content": prompt}]

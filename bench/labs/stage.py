@@ -84,15 +84,22 @@ class ConfigFile:
         self._log = log
 
     def write(
-        self, urls: dict[str, str], *, each: dict[str, Any] | None = None, pool: dict[str, Any] | None = None
+        self,
+        urls: dict[str, str],
+        *,
+        each: dict[str, Any] | None = None,
+        pool: dict[str, Any] | None = None,
+        sections: dict[str, Any] | None = None,
     ) -> None:
-        """Save as editors do: beside it, then over it. `each` goes to every backend, `pool` to the pool."""
+        """Save as editors do: beside it, then over it. `each` goes to every backend, `pool` to the pool, `sections`
+        beside the pools."""
         backends = [{"url": url, "id": id, **(each or {})} for id, url in urls.items()]
         values = {
             "server": {"host": "127.0.0.1", "port": 0, "limits": {"connections": 2000}},
             "admin": {"port": 0},
             "pools": {"lab": {"backends": backends, **(pool or {})}},
             "logging": {"access": "json", "file": str(self._log)},
+            **(sections or {}),
         }
         beside = self.path.with_suffix(".new")
         beside.write_text(json.dumps(values))  # JSON is YAML

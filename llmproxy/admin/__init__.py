@@ -6,6 +6,10 @@
     POST /admin/pools/{pool}/explain                the same for the request that is the body
     POST /admin/pools/{pool}/backends/{id}/drain    no new work; what runs there finishes
     POST /admin/pools/{pool}/backends/{id}/undrain
+    GET  /admin/queue                               who waits for a place
+    GET  /admin/tenants                             what each tenant used, as far as this process knows
+    GET  /admin/tenants/{tenant}                    one of them, and what is left of its limits; `?model=`
+    POST /admin/tenants/{tenant}/limits             other limits than its tier's, until the body is `null`
     POST /admin/reload                              read the configuration again; 422 with the problems when it is bad
     POST /admin/pools/{pool}/backends               register a backend for a while (`ttl`); DELETE .../{id}
     GET  /admin/scaling                             every pool that is scaled; /{pool} one of them

@@ -27,6 +27,18 @@ def _no_queue(pool: Pool[Any]) -> Mapping[str, Any]:
     return {}
 
 
+def _no_tenants() -> Mapping[str, Any]:
+    return {}
+
+
+async def _no_tenant(name: str, model: str | None) -> Mapping[str, Any] | None:
+    return None
+
+
+async def _no_limits(name: str, values: Mapping[str, Any] | None) -> None:
+    raise ValueError("nobody is limited")
+
+
 @dataclass(frozen=True, slots=True)
 class AdminDeps:
     """Each is asked at every request, so that a reload needs no restart of the admin port."""
@@ -53,3 +65,10 @@ class AdminDeps:
     body. Raises `ProxyError` for a body that is no request."""
     queue: Callable[[Pool[Any]], Mapping[str, Any]] = _no_queue
     """Who waits for a place in a pool."""
+    tenants: Callable[[], Mapping[str, Any]] = _no_tenants
+    """What each tenant used."""
+    tenant: Callable[[str, str | None], Awaitable[Mapping[str, Any] | None]] = _no_tenant
+    """What a tenant used and has left, for all models or for one; None for one that nobody knows."""
+    set_limits: Callable[[str, Mapping[str, Any] | None], Awaitable[None]] = _no_limits
+    """Another quota for a tenant, or (None) its tier's again. Raises ValueError for what is no quota, and
+    ConnectionError when that cannot be kept now."""

@@ -1,5 +1,6 @@
 """What each route of the admin port does. Whether it may is `guard.py`'s business."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,6 +32,9 @@ class Routes:
             web.post("/admin/pools/{pool}/explain", self.explain),
             web.post("/admin/pools/{pool}/backends/{id}/drain", self.drain),
             web.post("/admin/pools/{pool}/backends/{id}/undrain", self.undrain),
+            web.get("/admin/tenants", self.tenants),
+            web.get("/admin/tenants/{tenant}", self.tenant),
+            web.post("/admin/tenants/{tenant}/limits", self.set_limits),
             web.post("/admin/reload", self.reload),
         ]
 
@@ -78,6 +82,33 @@ class Routes:
         pool, backend = self._find_backend(request)
         pool.health.undrain(backend, self._deps.clock())
         return self._changed(pool, backend)
+
+    async def tenants(self, request: web.Request) -> web.Response:
+        return web.json_response({"tenants": self._deps.tenants()})
+
+    async def tenant(self, request: web.Request) -> web.Response:
+        name = request.match_info["tenant"]
+        found = await self._deps.tenant(name, request.query.get("model"))
+        if found is None:
+            raise AdminError(404, "tenant_not_found", f"nothing is known here of a tenant {name!r}")
+        return web.json_response(found)
+
+    async def set_limits(self, request: web.Request) -> web.Response:
+        name = request.match_info["tenant"]
+        try:
+            values = json.loads(await request.read())
+        except (ValueError, RecursionError):
+            raise AdminError(400, "invalid_json", "POST a JSON object of limits here, or null to drop them") from None
+        if values is not None and not isinstance(values, dict):
+            raise AdminError(400, "invalid_limits", "limits are a JSON object, or null to drop them")
+        try:
+            await self._deps.set_limits(name, values)
+        except ValueError as error:
+            raise AdminError(400, "invalid_limits", str(error)) from None
+        except ConnectionError:
+            message = "the store of limits is out of reach; nothing was changed"
+            raise AdminError(503, "limits_unavailable", message) from None
+        return web.json_response({"tenant": name, "override": values})
 
     async def reload(self, request: web.Request) -> web.Response:
         result = await self._deps.reload()

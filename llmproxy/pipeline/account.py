@@ -46,8 +46,7 @@ class Account:
                 series.completion_tokens += completion or 0
                 series.cached_tokens += cached or 0
             elif tokens.events:
-                # The first event carries the role and the last one of a whole stream is [DONE].
-                source, completion = "chunks", max(tokens.events - (2 if outcome is Outcome.OK else 1), 1)
+                source, completion = "chunks", tokens.counted(outcome is Outcome.OK)
                 series.completion_tokens += completion
         error = x.error
         tenant = NONE

@@ -13,6 +13,7 @@ from llmproxy.pipeline.snapshot import Target
 from llmproxy.wire.relay import Framing, Relay
 
 _KEYS: Final = re.compile(rb"^(?:x-)?api-key:[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
+_LIMITS: Final = re.compile(rb"^x-ratelimit-[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 _SENDS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
@@ -97,10 +98,13 @@ def answer_head(x: Exchange, relay: Relay) -> tuple[bytes, Framing]:
         connection = b"Connection: close\r\n"
     elif not request.minor:
         connection = b"Connection: keep-alive\r\n"
-    bounds = x.snapshot.bounds
+    bounds, fields = x.snapshot.bounds, head.lines
+    if x.limits and fields.lower().find(b"x-ratelimit-") >= 0:
+        # Whoever answered limits this proxy, not this client.
+        fields = _LIMITS.sub(b"", fields)
     lines = b"%b%bX-Request-Id: %b\r\n%b%b%b%b%b\r\n" % (
         status_line(status),
-        without_cors(head.lines) if bounds.has_cors else head.lines,
+        without_cors(fields) if bounds.has_cors else fields,
         x.id,
         link.id_line if bounds.reveal_backend else b"",
         b"" if head.via else b"Via: 1.1 llmproxy\r\n",

@@ -61,6 +61,11 @@ class Tokens:
         if isinstance(cached, int):
             self.cached = cached
 
+    def counted(self, whole: bool) -> int:
+        """The completion's tokens by the number of events, where no engine tells: the first one carries the role, and
+        the last one of a whole stream is `[DONE]`."""
+        return max(self.events - (2 if whole else 1), 1)
+
     def counts(self) -> TokenCounts:
         """As policies learn them."""
         return TokenCounts(self.prompt, self.cached, self.completion)

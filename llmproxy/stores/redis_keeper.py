@@ -111,7 +111,9 @@ class RedisKeeper:
         while True:
             if self._link is not None:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._went.wait(), _BEAT_S)
+                    # Not wait_for: until Python 3.12 it forgets a cancellation that comes together with the event.
+                    async with asyncio.timeout(_BEAT_S):
+                        await self._went.wait()
                     continue
                 await self._tend(self._link)
                 continue

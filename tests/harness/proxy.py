@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llmproxy.app import App
 from llmproxy.config.model import Config
 from llmproxy.core.backend import Backend, Status
+from llmproxy.stores.memory import MemoryStore
 from llmproxy.wire.deadlines import NEVER
 from llmproxy.wire.downstream import Downstream
 from tests.harness.waiting import until
@@ -108,11 +109,23 @@ class Proxy:
             found[f"live requests {name}"] = pool.retries.live  # type: ignore[attr-defined]
             found[f"retries {name}"] = pool.retries.retries  # type: ignore[attr-defined]
             found[f"trials {name}"] = sum(m.breaker.trial_out for m in pool.health._members.values())  # type: ignore[attr-defined]
+        found |= self._limits_held()
         for backend, link in app.links._links.items():
             found[f"connections in use {backend.id}"] = link.connections.open - len(link.connections._idle)
         for room in app.handler._rooms.values():
             found[f"room {room.pool.name}"] = int(room.deadline != NEVER and bool(room.pool.queue.waiting))
         return {what: count for what, count in found.items() if count}
+
+    def _limits_held(self) -> dict[str, Any]:
+        limiter = self.app._limiting.limiter
+        if limiter is None:
+            return {}
+        store: Any = limiter.store
+        leases = store._leases if isinstance(store, MemoryStore) else store.alone.held
+        return {
+            "limited requests": sum(usage.in_flight for usage in limiter.usage._known.values()),
+            "leases": len(leases),
+        }
 
     async def at_rest(self) -> None:
         """Wait until nothing is held for any request."""

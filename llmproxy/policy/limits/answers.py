@@ -35,18 +35,18 @@ def tightest(limits: Sequence[Limit], taken: Taken, unit: Unit) -> Shown | None:
 
 def header_lines(requests: Shown | None, tokens: Shown | None) -> bytes:
     """Lines for an answer's head; none where nothing is limited."""
-    lines = b""
-    for shown, unit in ((requests, b"requests"), (tokens, b"tokens")):
-        if shown is not None:
-            lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
-                unit,
-                shown[0],
-                unit,
-                shown[1],
-                unit,
-                duration(shown[2]).encode(),
-            )
-    return lines
+    text = ""
+    if requests is not None:
+        text = (
+            f"x-ratelimit-limit-requests: {requests[0]}\r\nx-ratelimit-remaining-requests: {requests[1]}\r\n"
+            f"x-ratelimit-reset-requests: {duration(requests[2])}\r\n"
+        )
+    if tokens is not None:
+        text += (
+            f"x-ratelimit-limit-tokens: {tokens[0]}\r\nx-ratelimit-remaining-tokens: {tokens[1]}\r\n"
+            f"x-ratelimit-reset-tokens: {duration(tokens[2])}\r\n"
+        )
+    return text.encode()
 
 
 def header_pairs(lines: bytes) -> tuple[tuple[bytes, bytes], ...]:

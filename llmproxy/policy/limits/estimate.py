@@ -56,8 +56,9 @@ class Estimator:
         self, tenant: str, model: str | None, output_tokens: int, prompt_tokens: int = 0, prompt_bytes: int = 0
     ) -> None:
         """An answer was so long, and a prompt of so many bytes had so many tokens (0: not known)."""
-        for key in ((tenant, model or ""), ("", model or "")):
-            self._learn(self._outputs(key), output_tokens, prompt_tokens, prompt_bytes)
+        name, bin = model or "", _bin_of(output_tokens)
+        self._learn(self._outputs((tenant, name)), bin, prompt_tokens, prompt_bytes)
+        self._learn(self._outputs(("", name)), bin, prompt_tokens, prompt_bytes)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -73,8 +74,8 @@ class Estimator:
             known.move_to_end(key)
         return found
 
-    def _learn(self, found: _Outputs, output_tokens: int, prompt_tokens: int, prompt_bytes: int) -> None:
-        found.bins[_bin_of(output_tokens)] += 1
+    def _learn(self, found: _Outputs, bin: int, prompt_tokens: int, prompt_bytes: int) -> None:
+        found.bins[bin] += 1
         found.count += 1
         if found.count > _HALVE_AT:
             found.bins = [number / 2 for number in found.bins]

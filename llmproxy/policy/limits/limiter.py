@@ -120,9 +120,8 @@ class Limiter:
         amounts = amounts_of(plan.tokens, prompt + completion, cost_of(price, prompt, completion))
         requests = plan.looked_at
         verdict = await self._check(identity, model, plan, plan.all, [*plan.first_amounts[:requests], *amounts], now)
-        taken = verdict.taken_from(requests)
         return verdict, self._reservation(
-            verdict, plan.tokens, amounts, taken, price, prompt, completion, prompt_bytes, count=verdict.ok
+            verdict, plan.tokens, amounts, verdict.taken, price, prompt, completion, prompt_bytes, told=verdict.asked
         )
 
     # -- the admin's side ------------------------------------------------------------------------------------------
@@ -206,10 +205,10 @@ class Limiter:
         completion: int,
         prompt_bytes: int,
         *,
-        count: bool = True,
+        told: Sequence[Limit] | None = None,
     ) -> Reservation:
-        identity = verdict.identity
-        usage = self.usage.of(identity.tenant, identity.tier)
+        """`told`: the verdict's own answer, which is counted already."""
+        tier, usage = verdict.identity.tier, verdict.usage
         reservation = Reservation(
             self.store,
             usage,
@@ -222,11 +221,12 @@ class Limiter:
             prompt=prompt,
             completion=completion,
             prompt_bytes=prompt_bytes,
+            told=told,
         )
         if taken.ok:
-            self.tokens[identity.tier, "reserved"] += prompt + completion
-        elif count:
-            self.verdicts[identity.tier, reservation.reason] += 1
+            self.tokens[tier, "reserved"] += prompt + completion
+        elif told is None:
+            self.verdicts[tier, reservation.reason] += 1
             usage.refused += 1
         return reservation
 

@@ -50,19 +50,19 @@ class Verdict:
         """For counting: `passed`, `store`, or the unit that was short."""
         return reason_of(self._limits, self._taken)
 
-    def taken_from(self, position: int) -> Taken:
-        """What became of the limits from `position` on, which were asked for together with those before."""
-        taken = self._taken
-        return Taken(
-            taken.at_ms,
-            taken.remaining[position:],
-            taken.reset_ms[position:],
-            denied=taken.denied if taken.denied < 0 else max(0, taken.denied - position),
-            wait_ms=taken.wait_ms,
-            local=taken.local,
-            uncounted=taken.uncounted,
-            failed=taken.failed,
-        )
+    @property
+    def asked(self) -> Sequence[Limit]:
+        """What was asked for, in the order in which `taken` tells of it."""
+        return self._limits
+
+    @property
+    def taken(self) -> Taken:
+        return self._taken
+
+    @property
+    def usage(self) -> Usage:
+        """What the tenant's requests are counted in."""
+        return self._usage
 
     def headers(self, tokens: "Reservation | None" = None) -> bytes:
         """`x-ratelimit-*` lines for the answer's head; what is left of the tokens is told by their reservation, where
@@ -100,6 +100,7 @@ class Reservation:
         "_price",
         "_store",
         "_taken",
+        "_told",
         "_usage",
         "_verdict",
         "completion",
@@ -121,7 +122,9 @@ class Reservation:
         prompt: int,
         completion: int,
         prompt_bytes: int = 0,
+        told: Sequence[Limit] | None = None,
     ) -> None:
+        """`told`: what `taken` tells of, when that is more than `limits`."""
         self.prompt = prompt
         self.completion = completion
         self.prompt_bytes = prompt_bytes
@@ -130,6 +133,7 @@ class Reservation:
         self._estimator = estimator
         self._verdict = verdict
         self._limits = limits
+        self._told = limits if told is None else told
         self._amounts = amounts
         self._taken = taken
         self._price = price
@@ -142,15 +146,15 @@ class Reservation:
     @property
     def reason(self) -> str:
         """For counting: `passed`, `store`, or the unit that was short."""
-        return reason_of(self._limits, self._taken)
+        return reason_of(self._told, self._taken)
 
     def shown(self) -> tuple[int, int, int] | None:
         """The bucket of tokens that counts: its size, what is left, when it is as new in ms."""
-        return tightest(self._limits, self._taken, Unit.TOKENS)
+        return tightest(self._told, self._taken, Unit.TOKENS)
 
     def error(self) -> ProxyError:
         """Why it does not pass."""
-        return refusal(self._limits, self._taken, header_pairs(self._verdict.headers(self)))
+        return refusal(self._told, self._taken, header_pairs(self._verdict.headers(self)))
 
     def settle(self, prompt: int | None, completion: int | None, now_ms: int) -> None:
         """It used so much. None is what nobody knows: the prompt's estimate then stands, and of an answer that was not
