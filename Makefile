@@ -73,7 +73,7 @@ engines: $(DEV_STAMP)
 	sh tests/engines/install.sh
 
 test-engines: engines
-	$(BIN)/python -m pytest tests/engines -m engines
+	$(BIN)/python -m pytest tests/engines -m engines -o timeout=1200
 
 test-gpu: $(DEV_STAMP)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs -s

@@ -16,6 +16,7 @@ from llmproxy.config.model import PoolConfig
 from llmproxy.control.model_list import NoModelList, models_of
 from llmproxy.control.probe import ProbeClient
 from llmproxy.control.resolver import Resolver
+from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Backend, Status
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
@@ -75,9 +76,7 @@ class Catalog:
 
     async def stop(self) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
     async def _run(self) -> None:
         async with self._client:
@@ -90,9 +89,7 @@ class Catalog:
                             await self._wake.wait()
             finally:
                 asking = list(self._asking.values())
-                for task in asking:
-                    task.cancel()
-                await asyncio.gather(*asking, return_exceptions=True)
+                await end_tasks(*asking)
 
     def _look(self) -> None:
         """Ask everyone who is due, each in a task of its own: a slow one holds up nobody else."""

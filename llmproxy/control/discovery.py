@@ -18,6 +18,7 @@ from llmproxy.config.backend import BackendConfig
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.file_watch import FileWatch
 from llmproxy.control.registrar import Registrar
+from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import BackendSpec
 
 SOURCE: Final = "file"
@@ -42,9 +43,7 @@ class FileDiscovery:
 
     async def stop(self) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
     async def apply(self, pools: Mapping[str, PoolConfig]) -> None:
         """Read new files at once, and forget what came from files that are no longer named."""

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import aiohttp
 
+from llmproxy.control.tasks import end_tasks
+
 BODY_MAX_BYTES = 1 << 20
 TIMEOUT_S = 10.0
 SOON_S = 10.0
@@ -58,9 +60,7 @@ class JwksRefresher:
     async def stop(self) -> None:
         """End."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
     def want(self) -> None:
         """A key is not known: fetch them again before long."""

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from llmproxy.control.tasks import end_tasks
 from llmproxy.stores.redis_keys import RedisKeys
 
 WAIT_S = 1.0
@@ -67,9 +68,7 @@ class KeySync:
     async def stop(self) -> None:
         """End, and close the store's connections."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
         await self._close()
 
     async def _run(self) -> None:

@@ -19,6 +19,7 @@ from llmproxy.config.model import PoolConfig
 from llmproxy.control.probe import ProbeClient
 from llmproxy.control.resolver import Resolver
 from llmproxy.control.sleep_state import SleepCheck
+from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Backend, Status
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
@@ -73,9 +74,7 @@ class Prober:
         self._running = False
         tasks = list(self._tasks.values())
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
         await self._client.__aexit__(None, None, None)
 
     def sync(self) -> None:

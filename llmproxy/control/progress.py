@@ -15,6 +15,7 @@ import aiohttp
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.probe import ProbeClient
 from llmproxy.control.resolver import Resolver
+from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
@@ -63,9 +64,7 @@ class ProgressWatch:
         tasks = list(self._probes.values())
         self._probes.clear()
         self._progress.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
         await self._client.__aexit__(None, None, None)
 
     def sync(self) -> None:

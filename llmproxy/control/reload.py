@@ -19,6 +19,7 @@ from operator import attrgetter
 from llmproxy.config.model import Config
 from llmproxy.config.problem import ConfigError
 from llmproxy.control.file_watch import FileWatch
+from llmproxy.control.tasks import end_tasks
 
 LOOK_EVERY_S = 1.0
 RESTART_ONLY = (
@@ -130,9 +131,7 @@ class Reloader:
         if self._listens:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
         tasks, self._tasks, self._listens = self._tasks, [], False
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
 
     async def _serve_signals(self, hup: asyncio.Event) -> None:
         while True:

@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from llmproxy.control.tasks import end_tasks
 from llmproxy.core.clock import Clock
 
 REFRESH_S = 15.0
@@ -108,10 +109,7 @@ class Resolver:
     async def stop(self) -> None:
         tasks = [self._loop, *(name.pending for name in self._names.values())]
         self._loop = None
-        running = [task for task in tasks if task is not None]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await end_tasks(*tasks)
 
     async def _run(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from llmproxy.control.scaling.backoff import Backoff
 from llmproxy.control.scaling.bring_up import BringUp
 from llmproxy.control.scaling.fleet import COMING, Fleet, Replica, Stage
 from llmproxy.control.scaling.start_times import StartTimes
+from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Backend, BackendSpec, Status
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
@@ -79,9 +80,7 @@ class Lives:
     async def stop(self) -> None:
         tasks = list(self._tasks.values())
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
 
     # -- what happens to them --------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from llmproxy.control.scaling.lives import Lives
 from llmproxy.control.scaling.meter import Meter, Replicas
 from llmproxy.control.scaling.queries import Queries
 from llmproxy.control.scaling.start_times import StartTimes
+from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Status
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
@@ -104,9 +105,7 @@ class PoolScaler:
     async def stop(self) -> None:
         """No more changes. What runs goes on, unless the actuator ends it."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
         await self.parts.keeper.keep(self.parts.decider)
         await self.parts.lives.stop()
         await self.parts.queries.stop()

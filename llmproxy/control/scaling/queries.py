@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from llmproxy.control.tasks import end_tasks
 from llmproxy.core.clock import Clock
 
 EVERY_S: Final = 15.0
@@ -45,9 +46,7 @@ class Queries:
 
     async def stop(self) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
     def answers(self, now: float) -> list[tuple[str, float]]:
         """What is known at `now`."""

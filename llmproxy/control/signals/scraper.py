@@ -20,6 +20,7 @@ from llmproxy.control.signals.merge import merge
 from llmproxy.control.signals.nvml_thread import Nvml
 from llmproxy.control.signals.registry import all_sources, sources_of
 from llmproxy.control.signals.source import Means, Source, SourceError, SourceType
+from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Backend, Gauges, Status
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
@@ -112,9 +113,7 @@ class Scraper:
         self._running = False
         tasks = [watch.task for watch in self._watches.values() if watch.task is not None]
         self._watches.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
         await self._means.http.__aexit__(None, None, None)
         self._means.nvml.close()
 

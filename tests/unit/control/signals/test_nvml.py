@@ -169,21 +169,24 @@ async def test_failures_come_across(thread, nvml):
         await thread.read(5, 0.0)
 
 
+def nvml_threads():
+    return [one for one in threading.enumerate() if one.name == "nvml"]
+
+
 async def test_a_driver_that_does_not_answer_costs_one_thread_and_no_more(thread, nvml, eventually):
     await thread.read(0, 0.0)
-    threads = threading.active_count()
+    calls = nvml.calls
     nvml.stick()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await thread.read(0, 0.0)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    calls = nvml.calls
+    await eventually(lambda: nvml.calls > calls)
+    calls, threads = nvml.calls, nvml_threads()
     for which in (0, 1, UUID):
         with pytest.raises(NvmlError, match="does not answer"):
             async with asyncio.timeout(10):
                 await thread.read(which, 0.0)
-    assert (nvml.calls, threading.active_count()) == (calls, threads)
+    assert (nvml.calls, nvml_threads()) == (calls, threads)
     nvml.stick(False)
 
     async def answers():
