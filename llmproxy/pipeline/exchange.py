@@ -235,8 +235,13 @@ class Exchange:
 
     def arm(self, now: float, phase_s: float) -> None:
         """Set the deadline for the phase that begins (0: none), never later than the total one or the next beat."""
-        phase_at = now + phase_s if phase_s else NEVER
-        self.connection.deadline = min(phase_at, self.total_at, self.beat_at)
+        at = now + phase_s if phase_s else NEVER
+        # Compiled, comparisons call nothing, and `min` makes objects of its arguments; this is several times a request.
+        if at > self.total_at:
+            at = self.total_at
+        if at > self.beat_at:
+            at = self.beat_at
+        self.connection.deadline = at
 
     def drop_payload(self) -> None:
         """The request's body is not needed any more."""
