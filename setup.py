@@ -17,7 +17,7 @@ HOT = {
     ),
     "llmproxy/pipeline": (
         "account answer answering attempt classify events exchange handler heads heartbeat ids links metering readers "
-        "room routes site snapshot terms tries upload"
+        "room routes shape site snapshot terms tries upload"
     ),
     "llmproxy/policy/health": "breaker registry slow_start window",
     "llmproxy/policy/retry": "budget",

@@ -189,7 +189,7 @@ class Exchange:
         head, clock = upstream.head, self.site.clock
         reader: AnswerReader
         if head.content_type.startswith(b"text/event-stream"):
-            reader = EventReader(watcher, clock, self.series.itl.observe, self.stream_error)
+            reader = EventReader(watcher, clock, self.series.itl, self.stream_error)
             reader.drop_usage = self.injects_usage
             reader.expects_done = upstream.until_close and self.route.path in ENDS_WITH_DONE
         elif head.content_type.startswith(b"application/json") or upstream.status >= 400:

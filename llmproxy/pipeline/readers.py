@@ -10,6 +10,8 @@ from llmproxy.core.outcome import Outcome
 from llmproxy.core.prompt import TokenCounts
 from llmproxy.pipeline.events import ends_unsaid, gives_up, is_cut_short, is_opener, says_full, split_events
 from llmproxy.pipeline.reported import Usage, Whole, decode_event, decode_whole
+from llmproxy.pipeline.shape import Shape
+from llmproxy.telemetry.metrics import Histogram
 from llmproxy.wire.relay import DROP, HOLD, PASS, Reader, Verdict
 
 HELD_MAX_BYTES: Final = 1 << 20
@@ -184,10 +186,11 @@ class EventReader(AnswerReader):
     __slots__ = (
         "_ended",
         "_error_event",
+        "_gaps",
         "_kept",
         "_last",
-        "_observe_gap",
         "_said",
+        "_shape",
         "_tail",
         "drop_usage",
         "expects_done",
@@ -197,11 +200,12 @@ class EventReader(AnswerReader):
         self,
         watcher: Watcher,
         clock: Callable[[], float],
-        observe_gap: Callable[[float], None],
+        gaps: Histogram,
         error_event: Callable[[], bytes],
     ) -> None:
         super().__init__(watcher, clock)
-        self._observe_gap = observe_gap
+        self._gaps = gaps
+        self._shape = Shape()
         self._error_event = error_event
         self.drop_usage = False
         self.expects_done = False
@@ -217,27 +221,14 @@ class EventReader(AnswerReader):
         """The stream was ended in the engine's place: nothing of it is shown any more."""
 
     def read(self, body: bytes) -> Verdict | bytes:
-        if (
-            self.last_at
-            and not self._tail
-            and len(body) > 1
-            # Compiled, comparing single bytes calls nothing; this is once a chunk.
-            and body[-1] == _LF
-            and body[-2] == _LF
-            and body[0] != _COLON
-            # Of all ways to look for a word, the one that parses no arguments; `in` takes twice the time.
-            and not body.partition(b'"usage"')[1]
-            and not body.partition(b"abort")[1]
-            and not body.partition(b"error")[1]
-            and not self._ended
-        ):
-            now = self._clock()
-            self._observe_gap(now - self.last_at)
-            self.last_at = now
-            self.tokens.events += body.count(b"\n\n")
-            self._last = body
-            return PASS
-        return self._read_events(body)
+        last_at = self.last_at
+        if not last_at or self._tail or self._ended or not (self._shape.fits(body) or self._is_harmless(body)):
+            return self._read_events(body)
+        now = self.last_at = self._clock()
+        self._gaps.observe(now - last_at)
+        self.tokens.events += 1
+        self._last = body
+        return PASS
 
     def end(self) -> Verdict | bytes:
         if self._ended:
@@ -248,6 +239,27 @@ class EventReader(AnswerReader):
             return self._error_event() if self.committed else DROP
         rest, self._kept, self._tail = self._kept + self._tail, b"", b""
         return rest or PASS
+
+    def _is_harmless(self, body: bytes) -> bool:
+        """Whether `body` is whole events with nothing to act on. Counts all of them but one."""
+        if (
+            len(body) > 1
+            # Compiled, comparing single bytes calls nothing.
+            and body[-1] == _LF
+            and body[-2] == _LF
+            and body[0] != _COLON
+            # Of all ways to look for a word, the one that parses no arguments; `in` takes twice the time.
+            and not body.partition(b'"usage"')[1]
+            and not body.partition(b"abort")[1]
+            and not body.partition(b"error")[1]
+        ):
+            more = body.count(b"\n\n") - 1
+            if more:
+                self.tokens.events += more
+            else:
+                self._shape.learn(body)
+            return True
+        return False
 
     def _read_events(self, body: bytes) -> Verdict | bytes:
         if self._ended:
@@ -274,7 +286,7 @@ class EventReader(AnswerReader):
                 break
         if progressed:
             if self.last_at:
-                self._observe_gap(self._clock() - self.last_at)
+                self._gaps.observe(self._clock() - self.last_at)
             self._tick()
         elif not self.committed:
             # Comments and openers say that the engine lives, not that it answers.

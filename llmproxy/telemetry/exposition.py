@@ -17,10 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Exposition:
-    """What `/metrics` answers: the table, the process and the Python build.
-
-    What is gathered is copied first, so another thread than the loop's may render.
-    """
+    """What `/metrics` answers: the table, the process and the Python build. Called on the loop, as the counters are."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

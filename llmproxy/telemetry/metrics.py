@@ -7,7 +7,7 @@ and 0.15 us a `requests[...] += 1`.
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from llmproxy.core.backend import Backend
 from llmproxy.telemetry.table import Kind, by_name
@@ -22,6 +22,7 @@ OTHER = "other"
 Reading = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
 """What a reader gives: a number for a metric without labels, otherwise numbers by label values (the table's order)."""
 
+_NOWHERE: Final = float("inf")
 K = TypeVar("K", bound=tuple[str | int | None, ...])
 V = TypeVar("V")
 
@@ -39,16 +40,37 @@ class PoolView(Protocol):
 class Histogram:
     """Counts per bucket, and the sum. `bounds` are inclusive upper bounds; the last count is above them all."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("_above", "_again", "_at", "_counts", "_upto", "bounds", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self._counts = [0] * (len(bounds) + 1)
+        # The bucket that the last value fell into, and how many have since: nearly all of a stream's gaps fall into
+        # one, and two comparisons are a fraction of a search and a list's new item.
+        self._at = 0
+        self._above = _NOWHERE
+        self._upto = -_NOWHERE
+        self._again = 0
+
+    @property
+    def counts(self) -> list[int]:
+        """How many values fell into each bucket; a copy."""
+        counts = self._counts.copy()
+        counts[self._at] += self._again
+        return counts
 
     def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+        if self._above < value <= self._upto:
+            self._again += 1
+            return
+        self._counts[self._at] += self._again
+        self._again = 1
+        bounds = self.bounds
+        at = self._at = bisect_left(bounds, value)
+        self._above = bounds[at - 1] if at else -_NOWHERE
+        self._upto = bounds[at] if at < len(bounds) else _NOWHERE
 
 
 class Series:

@@ -33,7 +33,7 @@ def buckets(metric: Metric, rows: Mapping[LabelValues, Histogram]) -> Iterator[s
     """A histogram's lines; counts are cumulative there."""
     starts = [f'{metric.name}_bucket{{le="{bound}"' for bound in (*map(float, metric.buckets), "+Inf")]
     for key, histogram in rows.items():
-        total, counts = histogram.sum, histogram.counts.copy()
+        total, counts = histogram.sum, histogram.counts
         # Embedding models have no tokens to time: their rows of zeros would be most of a scrape.
         if not any(counts) and key:
             continue

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from llmproxy.core.outcome import Outcome
 from llmproxy.pipeline.readers import EVENT_MAX_BYTES, EventReader
+from llmproxy.telemetry.metrics import Histogram
 from llmproxy.wire.relay import DROP, HOLD, PASS
 
 SORRY = b'data: {"error": {"message": "sorry"}}\n\n'
@@ -87,7 +88,7 @@ def through(pieces, *, drop_usage=False):
     """What a client sees of `pieces`, by the relay's rules; and the reader."""
     watcher = Watcher()
     clock = iter(range(1, 10**6))
-    reader = EventReader(watcher, lambda: float(next(clock)), lambda gap_s: None, lambda: SORRY)
+    reader = EventReader(watcher, lambda: float(next(clock)), Histogram((1.0,)), lambda: SORRY)
     reader.drop_usage = drop_usage
     out = held = b""
     for piece in pieces:
@@ -146,7 +147,7 @@ def test_a_failure_ends_what_the_client_sees(data, blocks, drop_usage):
 @given(st.data(), COMMENTS, st.integers(1, 4))
 def test_comments_do_not_begin_an_answer(data, comment, count):
     stream = (comment + b"\n\n") * count
-    reader = EventReader(Watcher(), lambda: 1.0, lambda gap_s: None, lambda: SORRY)
+    reader = EventReader(Watcher(), lambda: 1.0, Histogram((1.0,)), lambda: SORRY)
     assert {reader.read(piece) for piece in data.draw(cut(stream))} == {HOLD}
     assert reader.last_at == 0.0
     first = b"data: {}\n\n"
@@ -159,5 +160,5 @@ def test_an_event_without_end_is_not_held_for_ever():
     pieces = [b"data: {}\n\n", b"data: ", *[piece] * (EVENT_MAX_BYTES // len(piece) + 3), b"\n\n", b"data: [DONE]\n\n"]
     out, _ = through(pieces)
     assert out == b"".join(pieces)
-    reader = EventReader(Watcher(), lambda: 1.0, lambda gap_s: None, lambda: SORRY)
+    reader = EventReader(Watcher(), lambda: 1.0, Histogram((1.0,)), lambda: SORRY)
     assert any(reader.read(piece) is not HOLD for piece in pieces[1:-2])

@@ -5,6 +5,7 @@ import pytest
 
 from llmproxy.core.outcome import Outcome
 from llmproxy.pipeline.readers import EventReader, WholeReader
+from llmproxy.telemetry.metrics import Histogram
 from llmproxy.wire.relay import HOLD, PASS
 
 SORRY = b'data: {"error":"sorry"}\n\n'
@@ -78,7 +79,7 @@ def events(firsts: list[float]) -> EventReader:
         def first(self, now: float) -> None:
             firsts.append(now)
 
-    return EventReader(Watch(), lambda: 10.0, lambda gap_s: None, lambda: SORRY)
+    return EventReader(Watch(), lambda: 10.0, Histogram((1.0,)), lambda: SORRY)
 
 
 UNSAID = {

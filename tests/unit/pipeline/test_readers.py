@@ -6,6 +6,7 @@ import pytest
 
 from llmproxy.core.outcome import Outcome
 from llmproxy.pipeline.readers import HELD_MAX_BYTES, EventReader, PlainReader, WholeReader
+from llmproxy.telemetry.metrics import Histogram
 from llmproxy.wire.relay import DROP, HOLD, PASS
 
 SORRY = b'data: {"error":"sorry"}\n\n'
@@ -17,7 +18,7 @@ class Watch:
     def __init__(self):
         self.now = 10.0
         self.firsts = []
-        self.gaps = []
+        self.gaps = Histogram((0.0, 1.0))
 
     def first(self, now):
         self.firsts.append(now)
@@ -33,7 +34,7 @@ def watch():
 
 @pytest.fixture
 def events(watch):
-    return EventReader(watch, watch, watch.gaps.append, lambda: SORRY)
+    return EventReader(watch, watch, watch.gaps, lambda: SORRY)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_events_pass_as_they_are(events, watch):
     assert events.read(event(b"[DONE]")) is PASS
     assert events.end() is PASS
     assert watch.firsts == [10.0]
-    assert watch.gaps == [1.0, 1.0, 1.0, 0.0]
+    assert watch.gaps.counts == [1, 3, 0]
     assert events.tokens.events == 9
 
 
@@ -172,7 +173,7 @@ def test_comments_are_no_progress(events, watch):
     watch.now = 20.0
     assert events.read(b": ping\n\n") is PASS
     assert events.last_at == 10.0
-    assert watch.gaps == []
+    assert watch.gaps.counts == [0, 0, 0]
     assert events.read(b": ping\n\n" + chunk()) is PASS
     assert events.last_at == 20.0
 
@@ -274,7 +275,7 @@ def test_the_id_of_a_streamed_response(events):
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_stream_that_the_connection_ends_must_say_done(watch, committed):
     def reader():
-        made = EventReader(watch, watch, watch.gaps.append, lambda: SORRY)
+        made = EventReader(watch, watch, watch.gaps, lambda: SORRY)
         made.expects_done = True
         if committed:
             made.read(chunk())
