@@ -227,7 +227,8 @@ class EventReader(AnswerReader):
         now = self.last_at = self._clock()
         self._gaps.observe(now - last_at)
         self.tokens.events += 1
-        self._last = body
+        if self.expects_done:
+            self._last = body
         return PASS
 
     def end(self) -> Verdict | bytes:
@@ -264,7 +265,10 @@ class EventReader(AnswerReader):
     def _read_events(self, body: bytes) -> Verdict | bytes:
         if self._ended:
             return DROP
-        data = self._last = self._tail + body
+        data = self._tail + body
+        if self.expects_done:
+            # Not otherwise: thousands of streams may be open.
+            self._last = data
         # No event ends inside the tail, so a long one is not searched again and again.
         searched = max(len(self._tail) - 3, 0)
         bare, crlf = data.rfind(b"\n\n", searched), data.rfind(b"\r\n\r\n", searched)
