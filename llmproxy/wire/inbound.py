@@ -198,7 +198,7 @@ class InboundRequest:
             self.via = value if self.via is None else self.via + b", " + value
         elif kind == fields.TRANSFER_ENCODING:
             if self.chunked or value.strip().lower() != b"chunked":
-                raise BadRequest("Transfer-Encoding must be chunked, once", code="invalid_framing", status=501)
+                raise BadRequest("Transfer-Encoding must be chunked, once", code="invalid_framing")
             if not self.minor:
                 raise BadRequest("HTTP/1.0 has no Transfer-Encoding", code="invalid_framing")
             self.chunked = True

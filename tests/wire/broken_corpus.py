@@ -54,7 +54,7 @@ _add(
 _add("Content-Length", frozenset({400, 413}), {"huge": _with_length(b" 1844674407370955161")})
 _add(
     "Transfer-Encoding",
-    frozenset({400, 501}),
+    BAD,
     {
         repr(value): _with_coding(value)
         for value in (

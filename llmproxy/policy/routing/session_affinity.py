@@ -87,3 +87,4 @@ class SessionAffinity(Unlearning):
 
     def forget(self, backend: Backend) -> None:
         self._rendezvous.forget(backend)
+        self._sessionless.forget(backend)

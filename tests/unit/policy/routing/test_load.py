@@ -17,13 +17,23 @@ class TestLeastConnections:
     def test_in_flight_follows_weight(self, policy, backends):
         assert place(policy("least_connections"), backends(3, 1), 20) == [15, 5]
 
-    def test_the_request_to_be_placed_counts(self, policy, backends):
+    def test_what_counts_is_in_flight_for_the_weight(self, policy, backends):
         light, heavy = backends(1, 3)
-        assert policy("least_connections").pick([light, heavy], None, 0.0) is heavy
-        heavy.load.enter()
-        heavy.load.enter()
         heavy.load.enter()
         assert policy("least_connections").pick([light, heavy], None, 0.0) is light
+        light.load.enter()
+        assert policy("least_connections").pick([light, heavy], None, 0.0) is heavy
+
+    def test_equals_take_turns_by_weight(self, policy, backends, picks):
+        least = policy("least_connections")
+        two = backends(3, 1)
+        assert Counter(picks(least, two, 40)) == {"a": 30, "b": 10}
+        for backend, count in zip(two, (3, 1), strict=True):
+            for _ in range(count):
+                backend.load.enter()
+        assert Counter(picks(least, two, 40)) == {"a": 30, "b": 10}
+        least.forget(two[0])
+        assert not [one for one in least._turns._credit if one is two[0]]
 
     def test_idle_equals_take_turns(self, policy, backends, picks):
         counts = Counter(picks(policy("least_connections"), backends(1, 1, 1), 30))
@@ -38,7 +48,7 @@ class TestLeastConnections:
     def test_a_slow_starting_backend_gets_little_at_first(self, policy, backends):
         two = backends(1, 1)
         two[1].weight = 0.1
-        assert place(policy("least_connections"), two, 9) == [9, 0]
+        assert place(policy("least_connections"), two, 9) == [8, 1]
 
 
 class TestPowerOfTwo:
