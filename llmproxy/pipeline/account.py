@@ -90,7 +90,7 @@ class Account:
             x.causes,
             request.body_bytes,
             x.relay.bytes_out if x.relay is not None else 0,
-            "ok" if outcome is Outcome.ABANDONED and x.target is None else LABELS[outcome],
+            _how_it_ended(x),
             None if error is None else error.code,
             None if identity is None else identity.tenant,
             None if identity is None else identity.key_name or None,
@@ -123,6 +123,15 @@ class Account:
                     key=None if identity is None else identity.key_name or None,
                 )
             )
+
+
+def _how_it_ended(x: Exchange) -> str:
+    """The log's word for it. Where there was no attempt, it is not always the client who left."""
+    if x.outcome is not Outcome.ABANDONED or x.attempts:
+        return LABELS[x.outcome]
+    if x.error is not None:
+        return "refused"
+    return "ok" if x.target is None else "abandoned"
 
 
 def millis(seconds: float) -> float:

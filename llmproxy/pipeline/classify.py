@@ -2,6 +2,7 @@
 
 import contextlib
 
+from llmproxy.core.backend import Backend
 from llmproxy.core.errors import BadRequest
 from llmproxy.core.identity import anonymous
 from llmproxy.core.request import Request
@@ -32,10 +33,12 @@ def classify(x: Exchange) -> None:
         raise BadRequest("model must be a string", code="invalid_model", param="model")
 
 
-def resolve(x: Exchange) -> Target:
-    """Model -> pool, and the body as that pool's engines are to see it. Raises `ProxyError`."""
+def resolve(x: Exchange, maker: Backend | None) -> Target:
+    """Model -> pool, and the body as that pool's engines are to see it. `maker` made the response that a request names
+    which names no model. Raises `ProxyError`."""
     request, connection = x.request, x.connection
-    target = x.target = x.snapshot.target(x.route, x.model)
+    home = x.snapshot.home(maker) if maker is not None else None
+    target = x.target = home or x.snapshot.target(x.route, x.model)
     x.series = x.site.metrics.series(target.pool.name, x.model)
     total_s = target.terms.total_s
     if total_s:

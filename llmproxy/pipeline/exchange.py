@@ -106,7 +106,7 @@ class Exchange:
         self.body = bodies.Body()
         self.model: str | None = None
         self.payload = request.body
-        self._held_bytes = len(request.body)
+        self._held_bytes = request.held
         self.target: Target | None = None
         self.injects_usage = False
         self.view: Request | None = None

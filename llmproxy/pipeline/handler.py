@@ -42,7 +42,7 @@ async def serve(handler: "Handler", x: Exchange) -> None:
         classify(x)
         if x.identity is not None and x.identity.models is not None:
             permit(x, x.identity)
-        target = resolve(x)
+        target = resolve(x, handler.maker(x) if x.route.responses and not (x.model or x.route.pool) else None)
         pool = target.pool
         room = handler.room(pool)
         tries = Tries(x, target)
@@ -129,7 +129,8 @@ class Handler(Site):
         content_type = request.content_type
         if content_type[:1] in b"mM" and content_type[:10].lower() == b"multipart/":
             known = request.content_length
-            return bounds.multipart_max_bytes if known is not None and known <= bounds.multipart_max_bytes else -1
+            request.overflows = known is None
+            return bounds.multipart_max_bytes if known is None or known <= bounds.multipart_max_bytes else -1
         if route.json or b"json" in content_type or not (request.content_length or request.chunked):
             return bounds.body_max_bytes
         return -1
@@ -213,7 +214,7 @@ class Handler(Site):
     def _eligible(self, x: Exchange, pool: ServingPool, tried: list[Backend], now: float) -> Sequence[Backend]:
         """The backends that may be given `x`, with room or without."""
         candidates = pool.health.candidates(now)
-        if x.route.responses and (maker := self._maker(x)) is not None and maker in pool.backends:
+        if x.route.responses and (maker := self.maker(x)) is not None and maker in pool.backends:
             candidates = [backend for backend in candidates if backend is maker]
         if tried:
             candidates = [backend for backend in candidates if backend not in tried]
@@ -235,7 +236,7 @@ class Handler(Site):
         # Without reference cycles a request's memory is free, and warm in the cache, for the next one.
         x.relay = x.reader = x.steps = x.view = None
 
-    def _maker(self, x: Exchange) -> Backend | None:
+    def maker(self, x: Exchange) -> Backend | None:
         """The backend that made the response this request is about."""
         response_id = id_in_path(x.route.path)
         if response_id is None and isinstance(x.body.previous_response_id, str):

@@ -23,6 +23,9 @@ def request_head(x: Exchange, target: Target, link: Link) -> bytes:
     path = request.target
     if path != x.route.path:
         path = wire_path(request.raw_path)
+        if not x.route.path.endswith(b"/"):
+            # An engine would redirect there, and its redirect would name its own address.
+            path = path.removesuffix(b"/")
         if request.target.find(b"?") >= 0:
             path = b"%b?%b" % (path, request.query)
     authorization, forward = target.terms.authorization, request.forward

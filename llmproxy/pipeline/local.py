@@ -23,7 +23,8 @@ class LocalAnswers:
         if is_preflight(request):
             status, body = 204, b""
         elif request.method not in (b"GET", b"HEAD"):
-            self._error(x, BadRequest("use GET here", code="method_not_allowed", status=405), headers)
+            allow = ((b"Allow", b"GET, HEAD"),)
+            self._error(x, BadRequest("use GET here", code="method_not_allowed", status=405, headers=allow), headers)
             return
         elif x.route.local is Local.HEALTH:
             draining = x.site.draining

@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Mapping
 
 from llmproxy.config.model import Config, PoolConfig
+from llmproxy.core.backend import Backend
 from llmproxy.core.errors import BadRequest, NotFound
 from llmproxy.core.pool import Pool
 from llmproxy.pipeline.routes import Route, RouteTable
@@ -79,7 +80,13 @@ class Snapshot:
             return self.rest
         if route.has_model:
             raise BadRequest("you must provide a model parameter", code="missing_model", param="model")
+        if route.responses:
+            raise NotFound("it is not known which backend made this response", code="response_not_found")
         raise NotFound("this route needs a pool: add it under `routes:`", code="route_not_found")
+
+    def home(self, backend: Backend) -> Target | None:
+        """The pool that `backend` is in."""
+        return next((target for target in self.by_pool.values() if backend in target.pool.backends), None)
 
     def is_trusted(self, ip: str) -> bool:
         """Whether `ip` may speak for other clients in X-Forwarded-*."""

@@ -36,8 +36,8 @@ class Terms:
         # When to look first at a request that waits for its answer.
         self.answer_s = min(self.commit_after_s or self.first_byte_s, self.first_byte_s or self.commit_after_s)
         self.authorization = b"Bearer " + settings.upstream_key.encode() if settings.upstream_key else None
-        # A key that was checked here is nobody else's business.
-        self.withholds_keys = checks_keys and not settings.forward_authorization
+        # A key that was checked here is nobody else's business; one of ours takes the place of all of the client's.
+        self.withholds_keys = bool(settings.upstream_key) or (checks_keys and not settings.forward_authorization)
         self.inject_usage = settings.inject_usage
         self.rules = Rules(settings.retry.attempts, settings.retry.after_crash)
 

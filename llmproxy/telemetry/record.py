@@ -45,7 +45,8 @@ class AccessRecord(Struct, gc=False):
     bytes_in: int = 0
     bytes_out: int = 0
     outcome: str = "ok"
-    """How it ended: `ok`, or why it did not end well (`abandoned`, `cut`, `stalled`, `deadline`, ...)."""
+    """How it ended: `ok`, or why it did not end well (`abandoned`, `cut`, `stalled`, `deadline`, ...); `refused`: by
+    the proxy, as `error` says, or by the backend's port."""
     error: str | None = None
     """Code of the error the proxy answered with."""
     tenant: str | None = None

@@ -30,7 +30,8 @@ class RequestHandler(Protocol):
     """What a connection needs from above."""
 
     def plan_body(self, request: InboundRequest) -> int:
-        """Called on the head. The body's limit in bytes when it is to be read whole, -1 to stream it through.
+        """Called on the head. The body's limit in bytes when it is to be read whole, -1 to stream it through. Sets
+        `request.overflows` when it is to be streamed as soon as it turns out to be larger, rather than refused.
         Raises `ProxyError` to refuse the request before its body is read."""
 
     def reserve(self, size: int) -> bool:

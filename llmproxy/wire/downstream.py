@@ -53,7 +53,7 @@ class Downstream(Intake):
         self._hub.closed(self)
         self._end_input()
         for request in self._waiting:
-            self._hub.handler.release(len(request.body))
+            self._hub.handler.release(request.held)
         self._waiting.clear()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -178,6 +178,8 @@ class Downstream(Intake):
         request.keep_alive = False
         request.error = error
         request.parts = []
+        self._hub.handler.release(request.held)
+        request.held = 0
         if not request.streamed:
             self._accept(request)
 

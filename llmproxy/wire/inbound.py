@@ -33,6 +33,7 @@ class InboundRequest:
         "forwarded_host",
         "forwarded_proto",
         "headers",
+        "held",
         "host",
         "identity",
         "keep_alive",
@@ -41,6 +42,7 @@ class InboundRequest:
         "method",
         "minor",
         "on_body",
+        "overflows",
         "parts",
         "query",
         "raw_path",
@@ -75,8 +77,11 @@ class InboundRequest:
         self.forwarded_host: bytes | None = None
         self.forwarded_proto: bytes | None = None
         self.debug = b""
-        # The body: collected in `parts` up to `limit`, joined into `body`; or handed on piece by piece.
+        # The body: collected in `parts` up to `limit`, joined into `body`; or handed on piece by piece, from the start
+        # or, if it may overflow, from there on. `held` of its bytes are counted as buffered.
         self.limit = 0
+        self.overflows = False
+        self.held = 0
         self.streamed = False
         self.parts: list[bytes] = []
         self.loose = LOOSE_PARTS

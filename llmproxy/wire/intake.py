@@ -127,7 +127,10 @@ class Intake(Flow):
             request.parts.append(body)
             return
         if request.body_bytes > request.limit:
-            self._refuse(refusals.body_too_large(request.limit))
+            if request.overflows:
+                self._overflow(request, body)
+            else:
+                self._refuse(refusals.body_too_large(request.limit))
         elif not self._hub.handler.reserve(size):
             self._refuse(refusals.too_much_held())
         else:
@@ -144,7 +147,8 @@ class Intake(Flow):
         self._in_message = False
         if request is None or self._input_over:
             return
-        self._held_bytes = 0
+        if not request.streamed:
+            request.held, self._held_bytes = self._held_bytes, 0
         request.finish_body()
         if not (request.streamed and (request.content_length or request.chunked)):
             self._accept(request)
@@ -194,6 +198,13 @@ class Intake(Flow):
 
     def _head_size(self) -> int:
         return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+
+    def _overflow(self, request: InboundRequest, body: bytes) -> None:
+        """A body of unknown length is too large to be read whole: from now on it is streamed."""
+        request.streamed = True
+        request.held, self._held_bytes = self._held_bytes, 0
+        request.parts.append(body)
+        self._accept(request)
 
     def _drop_body(self) -> None:
         if self._held_bytes:

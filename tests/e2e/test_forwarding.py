@@ -1,5 +1,6 @@
 """What a backend is sent: the client's request, less what belongs to its connection, plus what a proxy adds."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -75,6 +76,31 @@ async def test_trusted_proxies_do(stage: Stage) -> None:
     assert turn.header("x-forwarded-proto") == "https"
     assert turn.header("x-forwarded-host") == "api.example.com"
     assert (await proxy.record("trusted"))["client"] == "10.1.1.1"
+
+
+CLIENTS_KEYS = (("Authorization", "Bearer mine"), ("X-API-Key", "mine"), ("api-key", "mine"))
+
+
+async def test_the_clients_key_passes_unless_the_pool_has_one(stage: Stage) -> None:
+    turn = await forwarded(stage, *CLIENTS_KEYS)
+    assert [turn.header(name.lower()) for name, _ in CLIENTS_KEYS] == [value for _, value in CLIENTS_KEYS]
+    # Ours takes the place of whichever kind the client's SDK sends.
+    turn = await forwarded(stage, *CLIENTS_KEYS, pool={"upstream_key": "ours"})
+    assert [turn.header(name.lower()) for name, _ in CLIENTS_KEYS] == ["Bearer ours", None, None]
+
+
+async def test_a_slash_too_many_does_not_end_in_a_redirect_to_the_backend(stage: Stage) -> None:
+    backend = await stage.scripted(well)
+    proxy = await stage.proxy(backend, routes=[{"path": "/retrieve", "pool": "main"}])
+    for path, sent in (
+        (f"{CHAT}/", CHAT),
+        (f"/{CHAT}//?a=/", f"{CHAT}?a=/"),
+        ("/v1/%63hat/completions/", CHAT),
+        ("/v1/files/", "/v1/files/"),
+        ("/retrieve/", "/retrieve/"),
+    ):
+        await stage.ask(proxy, chat(stream=False), path)
+        assert backend.turns[-1].line == f"POST {sent} HTTP/1.1"
 
 
 async def test_hop_by_hop_and_nominated_headers_end_here(stage: Stage) -> None:
@@ -271,6 +297,99 @@ async def test_a_form_too_large_to_hold_streams_through(stage: Stage) -> None:
     record = await proxy.record("large")
     assert (record["model"], record["bytes_in"]) == ("whisper", len(body))
     assert proxy.handler.buffered == 0
+
+
+def in_chunks(body: bytes, size: int) -> bytes:
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+async def test_a_form_of_unknown_length_is_read_whole_as_far_as_it_may_be(stage: Stage) -> None:
+    left, right = await stage.scripted(well), await stage.scripted(well)
+    proxy = await stage.proxy(
+        left,
+        pools={"right": {"backends": [{"url": right.url, "id": "r1"}]}},
+        models={"whisper": {"pool": "right", "rewrite": "whisper-large"}, MODEL: {"pool": "main"}},
+        server={"limits": {"multipart": "64KiB", "body": "64KiB"}},
+    )
+    client = await stage.client(proxy)
+    small, headers = form("whisper", 2048)
+    large = form("whisper", 1 << 20)[0]
+    headers.append(("Transfer-Encoding", "chunked"))
+    named = [*headers, ("X-LLMProxy-Model", "whisper")]
+    path = "/v1/audio/transcriptions"
+    # One behind the other, and then in one write, where each has to wait for its turn.
+    for head, body in ((headers, small), (named, large), (headers, small)):
+        await client.send("POST", path, headers=head)
+        await client.send_raw(in_chunks(body, 700))
+        answer = await client.answer()
+        assert (answer.status, answer.header("x-llmproxy-backend")) == (200, "r1")
+    await client.send_raw(
+        request_bytes("POST", path, headers=headers) + in_chunks(small, 700)
+        + request_bytes("POST", path, headers=named) + in_chunks(large, 7000)
+        + request_bytes("POST", path, headers=headers) + in_chunks(small, 700)
+    )  # fmt: skip
+    assert [(await client.answer()).status for _ in range(3)] == [200] * 3
+    rewritten = form("whisper-large", 2048)[0]
+    assert right.bodies == [rewritten, large, rewritten] * 2
+    assert (right.turns[0].header("content-length"), right.turns[1].header("content-length")) == (
+        str(len(rewritten)),
+        None,
+    )
+    assert left.turns == []
+    # Too large, and without a word of which model it is for: nobody can tell where it goes.
+    await client.send("POST", path, headers=headers)
+    await client.send_raw(in_chunks(large, 7000))
+    answer = await client.answer()
+    assert (answer.status, answer.header("x-llmproxy-error")) == (400, "missing_model")
+    assert proxy.handler.buffered == 0
+
+
+async def test_a_form_that_overflows_and_breaks_off_leaves_nothing_behind(stage: Stage) -> None:
+    backend = await stage.scripted(well)
+    proxy = await stage.proxy(backend, server={"limits": {"multipart": "64KiB", "body": "64KiB"}})
+    body, headers = form("whisper", 1 << 20)
+    headers.append(("Transfer-Encoding", "chunked"))
+    for broken in (b"", b"not a size\r\n"):
+        client = await stage.client(proxy)
+        await client.send("POST", "/v1/audio/transcriptions", headers=headers)
+        await client.send_raw(in_chunks(body, 7000).removesuffix(b"0\r\n\r\n"))
+        await until(lambda: proxy.handler.links.totals()[0] == 1, "the backend's connection")
+        assert 0 < proxy.handler.buffered <= 64 << 10
+        if broken:
+            await client.send_raw(broken)
+            assert (await client.answer()).status == 400
+        else:
+            client.leave()
+        await until(lambda: not proxy.held(), f"nothing held: {proxy.held()}")
+    assert backend.bodies == []
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_form_that_overflows_while_it_waits_its_turn(stage: Stage, leaves: bool) -> None:
+    go = asyncio.Event()
+
+    async def late(turn: Turn) -> None:
+        await go.wait()
+        await well(turn)
+
+    backend = await stage.scripted(late)
+    proxy = await stage.proxy(backend, server={"limits": {"multipart": "2KiB", "body": "2KiB"}})
+    body, headers = form("whisper", 2048)
+    headers.append(("Transfer-Encoding", "chunked"))
+    client = await stage.client(proxy)
+    broken = b"7ff\r\n%b\r\n7ff\r\n%b\r\nnot a size\r\n" % (body[:0x7FF], body[:0x7FF])
+    first, second = request_bytes("POST", CHAT, chat(stream=False)), request_bytes("POST", "/v1/files", headers=headers)
+    await client.send_raw(first + second + broken)
+    await until(lambda: backend.turns, "the first request")
+    if leaves:
+        client.leave()
+    else:
+        go.set()
+        assert [(await client.answer()).status for _ in range(2)] == [200, 400]
+    await until(lambda: not proxy.held(), f"nothing held: {proxy.held()}")
+    go.set()
+    assert len(backend.turns) == 1
 
 
 async def test_a_chunked_upload_streams_through(stage: Stage) -> None:

@@ -49,6 +49,9 @@ async def test_503_from_health_is_loading_too(stage: Stage) -> None:
     assert (answer.status, answer.header("x-llmproxy-error")) == (503, "no_backend_available")
     assert int(answer.header("retry-after") or 0) > 0
     assert loading.received == 0
+    (line,) = await proxy.log()
+    # It was not the client who left.
+    assert (line["outcome"], line["error"], line["attempts"]) == ("refused", "no_backend_available", 0)
     loading.set_fault("")
     await is_(proxy, "b1", Status.HEALTHY)
     assert await served_by(stage, proxy) == {"b1": 6}

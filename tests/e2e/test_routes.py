@@ -73,6 +73,7 @@ async def test_configured_models_are_listed(stage: Stage) -> None:
     assert (head.status, int(head.header("content-length") or 0) > 0, head.body) == (200, True, b"")
     wrong = await stage.ask(proxy, {}, "/v1/models")
     assert (wrong.status, wrong.header("x-llmproxy-error")) == (405, "method_not_allowed")
+    assert wrong.header("allow") == "GET, HEAD"
 
 
 async def test_without_configured_models_it_is_what_the_backends_serve(stage: Stage) -> None:
@@ -294,6 +295,28 @@ async def test_a_stored_response_is_found_where_it_was_made(stage: Stage, stream
         body = {"model": MODEL, "input": "more", "previous_response_id": id}
         assert (await stage.ask(proxy, body, "/v1/responses")).header("x-llmproxy-backend") == backend
     assert (await stage.ask(proxy, path="/v1/responses/resp_unknown")).status == 404
+
+
+async def test_a_stored_response_is_found_in_the_pool_that_made_it(stage: Stage) -> None:
+    fleet = await stage.backends(4)
+    chat_pool, rest = fleet[:2], [{"url": engine.url, "id": f"r{i}"} for i, engine in enumerate(fleet[2:])]
+    proxy = await stage.proxy(
+        *chat_pool,
+        pool={"policy": "round_robin"},
+        pools={"rest": {"backends": rest, "policy": "round_robin"}},
+        models={MODEL: {"pool": "main"}, "alias": {"pool": "rest", "rewrite": MODEL}},
+    )
+    makers = set()
+    for model in (MODEL, "alias", MODEL, "alias"):
+        made = await stage.ask(proxy, {"model": model, "input": "hello"}, "/v1/responses")
+        maker, path = made.header("x-llmproxy-backend"), f"/v1/responses/{made.json['id']}"
+        makers.add(maker)
+        found = await stage.ask(proxy, path=path)
+        assert (found.status, found.header("x-llmproxy-backend")) == (200, maker)
+        assert (await stage.ask(proxy, {}, path + "/cancel")).header("x-llmproxy-backend") == maker
+    assert makers == {"b1", "b2", "r0", "r1"}
+    unknown = await stage.ask(proxy, path="/v1/responses/resp_unknown")
+    assert (unknown.status, unknown.header("x-llmproxy-error")) == (404, "response_not_found")
 
 
 # -- browsers ----------------------------------------------------------------------------------------------------------

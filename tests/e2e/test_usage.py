@@ -119,7 +119,7 @@ async def test_the_access_log_has_a_line_for_every_request(stage: Stage) -> None
     assert one["bytes_out"] > 500
     assert [(line["status"], line["outcome"], line["error"]) for line in lines[1:4]] == [
         (200, "ok", None),
-        (404, "ok", "model_not_found"),
+        (404, "refused", "model_not_found"),
         (403, "refused", "route_not_allowed"),
     ]
     assert 400 <= lines[4]["status"] <= 501
