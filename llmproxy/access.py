@@ -18,7 +18,6 @@ from llmproxy.config.model import Config
 from llmproxy.control.jwks import HttpJwks, JwksRefresher
 from llmproxy.control.key_sync import KeySync
 from llmproxy.core.identity import Identity
-from llmproxy.stores.redis_client import client_of
 from llmproxy.stores.redis_keys import RedisKeys
 
 log = logging.getLogger("llmproxy.access")
@@ -101,9 +100,12 @@ class Access:
             return None
         if self._store is not None and self._store.url == url:
             return self._store
-        client = client_of(url)
+        # Not above: its package is an extra.
+        from llmproxy.stores.redis_client import RedisClient
+
+        client = RedisClient(url)
         keys = LiveKeys(config.auth.stale_for)
-        sync = KeySync(RedisKeys(client), keys, wall=self._wall, close=client.aclose)
+        sync = KeySync(RedisKeys(client.ask), keys, wall=self._wall, close=client.aclose)
         sync.start()
         return _Store(url, keys, sync)
 

@@ -6,15 +6,11 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from llmproxy import __version__
 from llmproxy.access import Access
-from llmproxy.admin.cost_routes import CostRoutes
-from llmproxy.admin.deps import AdminDeps
-from llmproxy.admin.guard import Holder, name_of
-from llmproxy.admin.scaling_routes import ScalingRoutes
 from llmproxy.admin.server import AdminServer
+from llmproxy.admin_views import AdminViews
 from llmproxy.autoscaling import Autoscaling
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.control.catalog import Catalog
@@ -26,7 +22,7 @@ from llmproxy.control.prober import Prober
 from llmproxy.control.progress import ProgressWatch
 from llmproxy.control.registrar import Registrar
 from llmproxy.control.registrations import Registrations
-from llmproxy.control.reload import Reloader, ReloadResult, Trigger
+from llmproxy.control.reload import Reloader, ReloadResult
 from llmproxy.control.resolver import Resolver
 from llmproxy.control.scaling.audit import Audit
 from llmproxy.control.signals.scraper import Scraper
@@ -36,23 +32,16 @@ from llmproxy.core.errors import ProxyError
 from llmproxy.core.outcome import Outcome
 from llmproxy.core.pool import Pool
 from llmproxy.core.ports import ProbeResult
+from llmproxy.gauge_views import GaugeViews
 from llmproxy.in_flight import InFlight
 from llmproxy.limiting import Limiting
 from llmproxy.pipeline.account import Account
-from llmproxy.pipeline.explain import asked, decision
 from llmproxy.pipeline.handler import Handler
 from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.local import LocalAnswers
-from llmproxy.pipeline.room import Turn
 from llmproxy.pipeline.snapshot import ServingPool, Snapshot
-from llmproxy.policy.admission.admission import Admission
-from llmproxy.policy.admission.report import by_priority, report
-from llmproxy.policy.health.breaker import State
-from llmproxy.policy.health.registry import Health
-from llmproxy.policy.retry.budget import Budget
-from llmproxy.policy.routing.registry import build as build_policy
-from llmproxy.settings import admission_options, connection_settings, health_settings, prefix_secret
-from llmproxy.telemetry import gauges
+from llmproxy.pool_maker import PoolMaker
+from llmproxy.settings import connection_settings, prefix_secret
 from llmproxy.telemetry.access_log import AccessLog
 from llmproxy.telemetry.exposition import Exposition
 from llmproxy.telemetry.metrics import Metrics
@@ -67,7 +56,6 @@ IDLE_PATIENCE_S = 1.0
 """When draining, how long an idle client connection may still bring a request: one may be on its way."""
 LAST_WORDS_S = 1.0
 """How long clients whose answers are broken off have to take what they are told."""
-_BREAKER = {State.CLOSED: 0.0, State.HALF_OPEN: 1.0, State.OPEN: 2.0}
 
 
 class App:
@@ -92,8 +80,7 @@ class App:
         self._load = load
         self.pools: dict[str, ServingPool] = {}
         self._probers: dict[str, Prober] = {}
-        self._health: dict[str, Health] = {}
-        self._budgets: dict[str, Budget] = {}
+        self._maker = PoolMaker(self._rng, self._status_changed)
         self._stopped = False
         self.metrics = Metrics(version=__version__)
         self._exposition = Exposition(self.metrics)
@@ -185,8 +172,8 @@ class App:
             settings=connection_settings(self.config),
             max_connections=self.config.server.limits.connections,
         )
-        self.admin = AdminServer(self._admin_deps(), host=self.config.admin.host, port=self.config.admin.port)
-        self._watch_gauges()
+        self.admin = AdminServer(self._admin_views().deps(), host=self.config.admin.host, port=self.config.admin.port)
+        self._gauge_views().tell()
         server = self.config.server
         self._tls = None if server.tls is None else ListenerTls(server.tls)
         await self.listener.start(server.host, server.port, None if self._tls is None else self._tls.context)
@@ -270,7 +257,7 @@ class App:
     async def _apply(self, config: Config) -> None:
         """Put a new configuration in force, whole. Requests in flight keep what they captured."""
         for pool in config.pools.values():
-            build_policy(pool.policy.name, pool.policy.options, self._rng)  # raises before anything changes
+            self._maker.check(pool)
         tls = config.server.tls
         # Anew at each reload: the files may have changed although their names have not.
         certificate = None if tls is None else await asyncio.to_thread(listener_context, tls)
@@ -289,7 +276,7 @@ class App:
         if self._tls is not None and certificate is not None:
             self._tls.replace(certificate)
         for name in gone:
-            del self._health[name], self._budgets[name]
+            self._maker.forget(name)
             self.handler.forget(name)
             await self._probers.pop(name).stop()
         for prober in self._probers.values():
@@ -319,26 +306,8 @@ class App:
         """The pool `name`, new or with its settings replaced."""
         pool = self.pools.get(name)
         if pool is None:
-            health = Health(health_settings(settings), self._rng, on_change=self._status_changed(name))
-            self._health[name] = health
-            budget = self._budgets[name] = Budget(settings.retry.budget, settings.retry.budget_floor)
-            routing = build_policy(settings.policy.name, settings.policy.options, self._rng)
-            return Pool(
-                name=name,
-                settings=settings,
-                routing=routing,
-                health=health,
-                retries=budget,
-                queue=Admission[Turn](admission_options(settings), routing),
-            )
-        routing = pool.routing
-        if pool.settings.policy != settings.policy:
-            routing = build_policy(settings.policy.name, settings.policy.options, self._rng)
-        pool.queue.configure(admission_options(settings), routing)
-        pool.set_routing(routing)
-        pool.settings = settings
-        self._health[name].configure(health_settings(settings), now)
-        self._budgets[name].configure(settings.retry.budget, settings.retry.budget_floor)
+            return self._maker.make(name, settings)
+        self._maker.renew(pool, settings, now)
         return pool
 
     def _members_changed(self, pool: Pool[PoolConfig]) -> None:
@@ -388,91 +357,35 @@ class App:
 
     # -- views -----------------------------------------------------------------------------------------------------
 
-    def _admin_deps(self) -> AdminDeps:
-        async def reload() -> ReloadResult:
-            return await self.reloader.reload(Trigger.ADMIN)
-
-        return AdminDeps(
+    def _admin_views(self) -> AdminViews:
+        return AdminViews(
+            config=lambda: self.config,
             pools=lambda: self.pools,
+            health=self._maker.health,
             clock=self._clock,
-            reload=reload,
+            handler=self.handler,
+            limiting=self._limiting,
+            reloader=self.reloader,
+            autoscaling=self.autoscaling,
+            costs=self._costs,
+            registrations=self._registrations,
             render_metrics=self._exposition.render,
-            is_draining=lambda: self.handler.draining,
-            token=lambda: self.config.admin.token,
-            holders=self._holders,
-            more=(
-                CostRoutes(self._costs),
-                ScalingRoutes(
-                    self.autoscaling.all,
-                    self._registrations,
-                    lambda headers: name_of(headers, self.config.admin.token, self._holders()),
-                ),
-            ),
-            on_drain=lambda pool: self.handler.room(pool).freed(),
-            describe=self._describe,
-            explain=self._explain,
-            queue=lambda pool: report(pool.queue, self._clock()),
-            tenants=self._limiting.tenants,
-            tenant=lambda name, model: self._limiting.tenant(self.config, name, model),
-            set_limits=self._limiting.set_limits,
         )
 
-    def _explain(self, pool: ServingPool, body: bytes, model: str | None, prompt_bytes: int) -> dict[str, Any]:
-        """Where a request would go. Raises `ProxyError` for a body that is no request."""
-        return decision(pool, asked(self.handler, body, model, prompt_bytes), self._clock())
-
-    def _holders(self) -> list[Holder]:
-        return [Holder(one.name, one.role, one.token) for one in self.config.admin.tokens]
-
-    def _describe(self, pool: ServingPool, backend: Backend) -> dict[str, str]:
-        return {"breaker": self._health[pool.name].breaker(backend, self._clock()).value}
-
-    def _breakers(self) -> dict[tuple[str, ...], float]:
-        now = self._clock()
-        return {
-            (pool.name, backend.id): _BREAKER[self._health[pool.name].breaker(backend, now)]
-            for pool in self.pools.values()
-            for backend in pool.backends
-        }
-
-    def _waiting_by_priority(self) -> dict[tuple[str, ...], float]:
-        return {
-            (name, band): float(count)
-            for name, pool in self.pools.items()
-            for band, count in by_priority(pool.queue).items()
-        }
-
-    def _watch_gauges(self) -> None:
-        metrics, listener, handler = self.metrics, self.listener, self.handler
-        metrics.watch(lambda: self.pools.values())
-        for name, read in gauges.readers(lambda: self.pools.values(), self._clock).items():
-            metrics.read(name, read)
-        for name, read_scaling in self.autoscaling.all.readers().items():
-            metrics.read(name, read_scaling)
-        for name, read_costs in self._costs.readers().items():
-            metrics.read(name, read_costs)
-        metrics.read("llmproxy_scrapes_total", lambda: self.scraper.counts)
-        metrics.read("llmproxy_backend_hangs_total", lambda: self._progress.hangs)
-        metrics.read(
-            "llmproxy_queue_waiting_by_priority",
-            self._waiting_by_priority,
+    def _gauge_views(self) -> GaugeViews:
+        return GaugeViews(
+            metrics=self.metrics,
+            pools=lambda: self.pools,
+            health=self._maker.health,
+            clock=self._clock,
+            handler=self.handler,
+            listener=self.listener,
+            links=self.links,
+            access=self._access,
+            access_log=self._access_log,
+            limiting=self._limiting,
+            autoscaling=self.autoscaling,
+            costs=self._costs,
+            scraper=self.scraper,
+            progress=self._progress,
         )
-        metrics.read("llmproxy_queue_waiting", lambda: {name: pool.queue.waiting for name, pool in self.pools.items()})
-        metrics.read(
-            "llmproxy_connections",
-            lambda: {"downstream": len(listener.connections), "upstream": self.links.totals()[0]},
-        )
-        metrics.read(
-            "llmproxy_connections_opened_total",
-            lambda: {"downstream": listener.accepted, "upstream": self.links.totals()[1]},
-        )
-        metrics.read("llmproxy_breaker_state", self._breakers)
-        self._limiting.tell(metrics)
-        metrics.read("llmproxy_auth_total", lambda: self._access.results)
-        metrics.read("llmproxy_auth_store_age_seconds", self._access.store_age_s)
-        metrics.read("llmproxy_connections_refused_total", lambda: listener.refused)
-        metrics.read("llmproxy_connections_reused_total", lambda: handler.reused)
-        metrics.read("llmproxy_buffered_body_bytes", lambda: handler.buffered)
-        access_log = self._access_log
-        if access_log is not None:
-            metrics.read("llmproxy_access_log_dropped_total", lambda: access_log.dropped)

@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.config.scaling import ActuatorConfig, ScalingConfig, port_range
@@ -28,7 +29,6 @@ from llmproxy.control.scaling.lives import Lives, Terms
 from llmproxy.control.scaling.meter import Meter
 from llmproxy.control.scaling.pool_scaler import Pace, Parts, PoolScaler
 from llmproxy.control.scaling.queries import Queries, Query
-from llmproxy.control.scaling.redis_scripts import RedisScripts
 from llmproxy.control.scaling.start_times import StartTimes
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
@@ -41,6 +41,9 @@ from llmproxy.policy.scaling.registry import build
 from llmproxy.policy.scaling.stabiliser import Behavior, Direction, Stabiliser
 from llmproxy.stores.history import HistoryStore, MemoryHistory, SqliteHistory
 from llmproxy.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from llmproxy.stores.redis_client import RedisClient
 
 SOURCE = "scaling"
 """What the registrar calls the backends that come from here."""
@@ -74,7 +77,8 @@ class Autoscaling:
         self._rng = rng
         self._on_ready = on_ready
         self._running = False
-        self._redis: dict[str, RedisScripts] = {}
+        self._redis: dict[tuple[str, str], RedisClient] = {}
+        """By pool and URL: in a cluster, each pool's lock is on a node of its own."""
         self._built_from: dict[str, ScalingConfig] = {}
         self._in_force: dict[str, ScalingConfig] = {}
 
@@ -91,7 +95,7 @@ class Autoscaling:
         self._running = False
         await self.all.stop()
         for redis in self._redis.values():
-            await redis.close()
+            await redis.aclose()
         await self._client.__aexit__(None, None, None)
 
     async def apply(self, config: Config, pools: Mapping[str, Pool[PoolConfig]]) -> None:
@@ -195,9 +199,12 @@ class Autoscaling:
         url = settings.redis
         if not url:
             return Alone()
-        if url not in self._redis:
-            self._redis[url] = RedisScripts(url)
-        return RedisLeadership(pool, self._redis[url].evaluate, clock=self._clock)
+        if (pool, url) not in self._redis:
+            # Not above: its package is an extra.
+            from llmproxy.stores.redis_client import RedisClient
+
+            self._redis[pool, url] = RedisClient(url)
+        return RedisLeadership(pool, self._redis[pool, url].evaluate, clock=self._clock)
 
 
 def _decider(settings: ScalingConfig, events: Events) -> Decider:

@@ -151,7 +151,12 @@ async def open_store(config: Config, *, name: str, rng: random.Random) -> LimitS
         on_failure=OnFailure(limits.on_store_failure),
         lease_ttl_s=limits.lease_ttl,
     )
-    await store.start()
+    try:
+        await store.start()
+    except BaseException:
+        # Whoever asked is gone: nobody else would end its task.
+        await store.close()
+        raise
     return store
 
 

@@ -24,8 +24,8 @@ from llmproxy.config.units import parse_duration
 from llmproxy.core.limits import Quota
 from llmproxy.policies import check_policy
 from llmproxy.stores.key_record import KeyRecord
-from llmproxy.stores.redis_client import client_of
 from llmproxy.stores.redis_keys import Conflict, RedisKeys
+from llmproxy.stores.redis_trouble import in_words
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -56,11 +56,11 @@ class Work:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if isinstance(error, Conflict):
             _end("somebody else changed this key just now; look at it again")
+        # First, because a certificate that is not trusted is a ValueError too.
+        if error is not None and (isinstance(error, OSError) or type(error).__module__.startswith("hiredis")):
+            _end(f"the key store cannot be asked ({in_words(error)})")
         if isinstance(error, (DeskError, ValueError)):
             _end(str(error))
-        if isinstance(error, (OSError, TimeoutError)) or type(error).__module__.startswith("redis."):
-            # Not its message, which may name users and addresses.
-            _end(f"the key store cannot be asked ({type(error).__name__})")
 
     def record(
         self,
@@ -116,10 +116,16 @@ class Work:
         console.print(_table(found, now))
 
     def _on_desk(self, what: Callable[[KeyDesk], Awaitable[T]]) -> T:
+        try:
+            from llmproxy.stores.redis_client import RedisClient
+        except ImportError as error:
+            missing = f"Redis needs a package more ({error.name}): pip install 'llmproxy-gateway[redis]'"
+            raise DeskError(missing) from None
+
         async def work() -> T:
-            client = client_of(self._store)
+            client = RedisClient(self._store)
             try:
-                return await what(KeyDesk(RedisKeys(client)))
+                return await what(KeyDesk(RedisKeys(client.ask)))
             finally:
                 await client.aclose()
 

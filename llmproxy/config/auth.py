@@ -14,8 +14,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 from llmproxy.config.quota import QuotaConfig
 from llmproxy.config.section import Section
 from llmproxy.config.units import Duration
-from llmproxy.config.values import Name, ReadableFile, file_context
-from llmproxy.core.redis_url import parse_redis_url
+from llmproxy.config.values import Name, ReadableFile, RedisAddress, file_context
 
 _KEY_MAX_BYTES = 8192
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -29,14 +28,6 @@ def _sha256_of(key: str) -> str:
 
 def _hashed(value: str) -> str:
     return _sha256_of(value) if value else ""
-
-
-def _store(value: str) -> str:
-    if value:
-        parse_redis_url(value)
-        if find_spec("redis") is None:
-            raise ValueError("Redis needs a package more: pip install 'llmproxy-gateway[redis]'")
-    return value
 
 
 class KeyConfig(Section):
@@ -177,8 +168,11 @@ class JwtConfig(Section):
 class AuthConfig(Section):
     """`auth: none` says what is so anyway without keys: nobody is asked for one."""
 
-    store: Annotated[str, AfterValidator(_store)] = Field(
-        "", repr=False, description="Redis with the keys that `llmproxy keys` makes: `redis://host:6379/0`."
+    store: RedisAddress = Field(
+        "",
+        repr=False,
+        description="Redis with the keys that `llmproxy keys` makes: `redis://host:6379/0`, `rediss://`, "
+        "`sentinel://host:26379,host/name` or `cluster://host,host`.",
     )
     stale_for: Duration = Field(900.0, description="How long keys from the store stay good when it cannot be reached.")
     jwt: JwtConfig | None = Field(None, description="Tokens (JWT) of an OpenID Connect issuer as keys.")

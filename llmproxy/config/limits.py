@@ -1,27 +1,24 @@
 """Where limits are counted, and what tokens cost."""
 
-from importlib.util import find_spec
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from llmproxy.config.section import Section
 from llmproxy.config.units import Duration
-from llmproxy.config.values import Name
+from llmproxy.config.values import Name, RedisAddress
 from llmproxy.core.limits import MICRO
-from llmproxy.core.redis_url import parse_redis_url
 
 
-def _store(value: str) -> str:
+def _store(value: str, check: ValidatorFunctionWrapHandler) -> str:
     if value == "memory":
         return value
     try:
-        parse_redis_url(value)
+        return str(check(value))
     except ValueError as error:
-        raise ValueError(f"{error} (or be `memory`)" if "://" not in value else str(error)) from None
-    if find_spec("hiredis") is None:
-        raise ValueError("Redis needs a package more: pip install 'llmproxy-gateway[redis]'")
-    return value
+        if isinstance(value, str) and "://" in value:
+            raise
+        raise ValueError("must begin with redis://, rediss://, sentinel:// or cluster:// (or be `memory`)") from error
 
 
 class PriceConfig(Section):
@@ -32,7 +29,7 @@ class PriceConfig(Section):
 
 
 class SharedLimitsConfig(Section):
-    store: Annotated[str, AfterValidator(_store)] = Field(
+    store: Annotated[RedisAddress, WrapValidator(_store)] = Field(
         "memory",
         repr=False,
         description="Where limits are counted: `memory` (each proxy for itself), or, shared by several proxies, "

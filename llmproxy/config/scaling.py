@@ -11,7 +11,7 @@ from pydantic_core import PydanticKnownError
 
 from llmproxy.config.section import Section
 from llmproxy.config.units import MIB, Duration, Ratio, Size
-from llmproxy.config.values import Name, OutputFile, ReadableFile
+from llmproxy.config.values import Name, OutputFile, ReadableFile, RedisAddress
 
 
 class ScalingPolicyConfig(Section):
@@ -181,11 +181,11 @@ class ScalingConfig(Section):
         description="SQLite file for what a restart must not cost: demand by the minute (for `forecast`), money spent, "
         "pauses. Default: beside the engines' state with kind `process`, else memory.",
     )
-    redis: str = Field(
+    redis: RedisAddress = Field(
         "",
         repr=False,
-        pattern=r"^(rediss?://[!-~]+)?$",
-        description="URL of a Redis (`redis://host:6379/0`): of the proxies that share it, one scales the pool.",
+        description="URL of a Redis (`redis://host:6379/0`, `rediss://`, `sentinel://host:26379,host/name`, "
+        "`cluster://host,host`): of the proxies that share it, one scales the pool.",
     )
     actuator: ActuatorConfig = Field(description="What makes replicas come and go.")
 

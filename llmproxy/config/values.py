@@ -10,11 +10,14 @@ import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo
+
+from llmproxy.core.redis_url import parse_redis_url
 
 OnFile = Callable[[Path], None]
 """Told of a file before it is read, there or not; of some more than once."""
@@ -94,6 +97,16 @@ def _authorities(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _redis_url(value: str, info: ValidationInfo) -> str:
+    if value:
+        url = parse_redis_url(value)
+        if find_spec("hiredis") is None:
+            raise ValueError("Redis needs a package more: pip install 'llmproxy-gateway[redis]'")
+        for name in url.files:
+            _readable(name, info)
+    return value
+
+
 def _writable_place(value: str, info: ValidationInfo) -> str:
     if file_context(info) is not None and not os.path.isdir(os.path.dirname(value) or "."):
         raise ValueError(f"there is no folder {os.path.dirname(value)!r} to write it to")
@@ -110,6 +123,8 @@ RequestPath = Annotated[str, AfterValidator(_request_path)]
 """A decoded, normalised path."""
 ReadableFile = Annotated[str, AfterValidator(_placed), AfterValidator(_readable)]
 """A file that must be there."""
+RedisAddress = Annotated[str, AfterValidator(_redis_url)]
+"""The URL of a Redis, or nothing."""
 AuthoritiesFile = Annotated[ReadableFile, AfterValidator(_authorities)]
 """A PEM file of certificate authorities."""
 OutputFile = Annotated[str, AfterValidator(_placed), AfterValidator(_writable_place)]

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from llmproxy.control.tasks import end_tasks
 from llmproxy.stores.redis_keys import RedisKeys
+from llmproxy.stores.redis_trouble import in_words
 
 WAIT_S = 1.0
 RETRY_S = 0.5
@@ -68,8 +69,10 @@ class KeySync:
     async def stop(self) -> None:
         """End, and close the store's connections."""
         task, self._task = self._task, None
-        await end_tasks(task)
-        await self._close()
+        try:
+            await end_tasks(task)
+        finally:
+            await self._close()
 
     async def _run(self) -> None:
         while True:
@@ -109,8 +112,7 @@ class KeySync:
 
     def _complain(self, error: Exception) -> None:
         now = self._wall()
-        # Only the kind: messages of the client library may name users and addresses.
-        reason = str(error) if isinstance(error, DataLost) else type(error).__name__
+        reason = str(error) if isinstance(error, DataLost) else in_words(error)
         said_at = self._complained_at
         if reason != self._complaint or said_at is None or now - said_at >= COMPLAIN_EVERY_S:
             self._complaint, self._complained_at = reason, now

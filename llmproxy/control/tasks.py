@@ -11,7 +11,7 @@ async def end_tasks(*tasks: "asyncio.Task[Any] | None") -> None:
     """Cancel `tasks` and wait until they are done, whatever they end with.
 
     Once is not always enough. Libraries forget a cancellation that comes in the same turn of the loop as what they
-    wait for: redis-py's reads do, and `asyncio.wait_for` does until Python 3.12. Their task would go on for ever, and
+    wait for: `asyncio.wait_for` does until Python 3.12, and client libraries may. Their task would go on for ever, and
     whoever waits for its end with it.
     """
     running = {task for task in tasks if task is not None}

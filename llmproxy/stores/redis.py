@@ -88,11 +88,13 @@ class RedisStore:
 
     async def close(self) -> None:
         """Say what is left to say, for a moment, and end."""
-        await self._keeper.stop()
-        if self._link is not None:
-            self._flush()
-            await self._keeper.leave()
-        self._drop("closed")
+        try:
+            await self._keeper.stop()
+            if self._link is not None:
+                self._flush()
+                await self._keeper.leave()
+        finally:
+            self._drop("closed")
 
     @property
     def connected(self) -> bool:

@@ -1,38 +1,60 @@
-"""A redis-py client for a URL, for what is asked rarely: keys, commands of operators."""
+"""Commands to Redis that are few and may wait: keys, what operators ask, who scales a pool."""
 
+import asyncio
 from typing import Any
 
-from llmproxy.core.redis_url import Topology, parse_redis_url
+import hiredis
+
+from llmproxy.core.redis_url import parse_redis_url
+from llmproxy.stores.redis_door import RedisDoor
+from llmproxy.stores.redis_link import Argument, RedisLink
 
 TIMEOUT_S = 2.5
-"""Of any one command; longer than the second that listening for changes waits."""
+"""Of any one command, connecting included; longer than the second that listening for changes waits."""
 
 
-def client_of(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
-    """A `redis.asyncio` client that gives bytes, connects when first used and tries nothing twice: whoever uses it
-    knows better when to. `await client.aclose()` ends it. Raises ValueError for a bad URL."""
-    from redis.asyncio import Redis, RedisCluster, Sentinel
-    from redis.asyncio.cluster import ClusterNode
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
+class RedisClient:
+    """One connection, made when first needed and given up with any command that fails; one command at a time. Nothing
+    is tried twice, but for what a cluster's node says another one has to be asked: whoever uses this knows better.
 
-    where = parse_redis_url(url)
-    common: dict[str, Any] = {
-        "username": where.username or None,
-        "password": where.password or None,
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-    }
-    if where.tls:
-        common |= {"ssl": True, "ssl_ca_certs": where.ca_file or None}
-    if where.topology is Topology.CLUSTER:
-        nodes = [ClusterNode(host, port) for host, port in where.addresses]
-        return RedisCluster(startup_nodes=nodes, **common)
-    common["retry"] = Retry(NoBackoff(), 0)
-    if where.topology is Topology.SENTINEL:
-        own = {"password": where.sentinel_password or None, "socket_timeout": timeout_s}
-        make: Any = Sentinel
-        sentinel = make(list(where.addresses), sentinel_kwargs=own, **common)
-        return sentinel.master_for(where.master, db=where.database)
-    [(host, port)] = where.addresses
-    return Redis(host=host, port=port, db=where.database, **common)
+    Raises OSError (`ConnectionError` among them), `TimeoutError`, and `hiredis.HiredisError` for what Redis refuses."""
+
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Raises ValueError for a bad URL."""
+        self._door = RedisDoor(parse_redis_url(url))
+        self._timeout_s = timeout_s
+        self._link: RedisLink | None = None
+        self._turn = asyncio.Lock()
+
+    async def ask(self, *command: Argument) -> Any:
+        """What Redis answers: bytes, numbers, lists of them, None."""
+        async with self._turn, asyncio.timeout(self._timeout_s):
+            while True:
+                try:
+                    return await self._ask(command)
+                except hiredis.ReplyError as error:
+                    if not self._door.redirected(error):
+                        raise
+
+    async def evaluate(self, script: str, keys: list[str], arguments: list[str]) -> Any:
+        """Run a script."""
+        return await self.ask("EVAL", script, len(keys), *keys, *arguments)
+
+    async def aclose(self) -> None:
+        """End the connection; nothing else is waited for."""
+        self._drop()
+
+    async def _ask(self, command: tuple[Argument, ...]) -> Any:
+        if self._link is None or self._link.lost:
+            self._link = await self._door.open()
+        try:
+            return await self._link.ask(*command)
+        except BaseException:
+            # Whatever it was: it may be no primary any more, or its answer may still be to come.
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.abort()

@@ -10,6 +10,7 @@ import hiredis
 
 from llmproxy.stores.redis_door import RedisDoor
 from llmproxy.stores.redis_link import RedisLink
+from llmproxy.stores.redis_trouble import in_words
 from llmproxy.stores.script import BEAT, LIMITS
 
 log = logging.getLogger("llmproxy")
@@ -20,6 +21,8 @@ _ALIVE_MS = 5_000
 _RETRY_S = (0.05, 0.1, 0.2, 0.25)
 _FEWER_AFTER = 10
 """Beats that must see fewer proxies before they are believed: after an outage the others come back one by one."""
+_REASONS_MAX = 10
+"""What is said of one outage, at most."""
 _TROUBLE = (OSError, TimeoutError, hiredis.HiredisError, ValueError)
 
 
@@ -58,13 +61,16 @@ class RedisKeeper:
         self._task: asyncio.Task[None] | None = None
         self._remote_version = -1
         self._fewer = 0
+        self._said: set[str] = set()
 
     async def start(self, patience_s: float) -> None:
         """Connect, which goes on in the background when it takes longer than `patience_s`."""
         came = asyncio.Event()
         self._task = asyncio.create_task(self._run(came), name="limits-redis")
         with suppress(TimeoutError):
-            await asyncio.wait_for(came.wait(), patience_s)
+            # Not wait_for, here and below: until Python 3.12 it forgets a cancellation that comes with the event.
+            async with asyncio.timeout(patience_s):
+                await came.wait()
 
     async def stop(self) -> None:
         """End, without touching the link."""
@@ -111,7 +117,6 @@ class RedisKeeper:
         while True:
             if self._link is not None:
                 with suppress(TimeoutError):
-                    # Not wait_for: until Python 3.12 it forgets a cancellation that comes together with the event.
                     async with asyncio.timeout(_BEAT_S):
                         await self._went.wait()
                     continue
@@ -121,18 +126,25 @@ class RedisKeeper:
                 async with asyncio.timeout(OPEN_S):
                     link = await self._open()
             except _TROUBLE as error:
-                if failures == 0 and not came.is_set():
-                    log.warning("limits: cannot use Redis yet: %s", str(error) or "no answer in time")
                 if not self._door.redirected(error):
+                    self._complain(error)
                     pause_s = _RETRY_S[min(failures, len(_RETRY_S) - 1)]
                     failures += 1
                     await asyncio.sleep(pause_s * self._rng.uniform(0.8, 1.2))
                 continue
             failures = 0
+            self._said.clear()
             self._link = link
             self._went.clear()
             self._on_up(link)
             came.set()
+
+    def _complain(self, error: BaseException) -> None:
+        """Of each reason once, until Redis is there."""
+        reason = in_words(error)
+        if reason not in self._said and len(self._said) < _REASONS_MAX:
+            self._said.add(reason)
+            log.warning("limits: cannot use Redis yet: %s", reason)
 
     async def _open(self) -> RedisLink:
         """A connection that is fast enough and that can be written through."""

@@ -8,7 +8,7 @@ made with the first key: where it is gone or another, the data are not those tha
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -58,15 +58,15 @@ class Copy:
 
 
 class RedisKeys:
-    """`client` is a `redis.asyncio` client, of one server or a cluster, that gives bytes. Raises what that raises."""
+    """`ask` sends a command and gives Redis's answer, bytes where that is text. Raises what that raises."""
 
-    def __init__(self, client: Any) -> None:
-        self._redis = client
+    def __init__(self, ask: Callable[..., Awaitable[Any]]) -> None:
+        self._ask = ask
 
     async def find(self, name: str) -> tuple[bytes, KeyRecord] | None:
         """The digest and the record that `name` stands for now."""
-        digest = await self._redis.hget(NAMES, name)
-        raw = None if digest is None else await self._redis.hget(RECORDS, digest)
+        digest = await self._ask("HGET", NAMES, name)
+        raw = None if digest is None else await self._ask("HGET", RECORDS, digest)
         return None if raw is None else (bytes.fromhex(digest.decode()), decode(raw))
 
     async def put(
@@ -76,33 +76,33 @@ class RedisKeys:
         records = [item for digest, record in changes.items() for item in (digest.hex(), encode(record))]
         before = "" if expected is None else expected.hex()
         arguments = (name, before, current.hex(), secrets.token_hex(8), *records)
-        if not await self._redis.eval(_PUT, 4, RECORDS, NAMES, CHANGES, EPOCH, *arguments):
+        if not await self._ask("EVAL", _PUT, 4, RECORDS, NAMES, CHANGES, EPOCH, *arguments):
             raise Conflict(name)
 
     async def copy(self) -> Copy:
         """All there is. Changes while it is read come again with `changes`."""
-        last = await self._redis.xrevrange(CHANGES, count=1)
-        epoch = await self._redis.get(EPOCH)
+        last = await self._ask("XREVRANGE", CHANGES, "+", "-", "COUNT", 1)
+        epoch = await self._ask("GET", EPOCH)
         records: dict[bytes, bytes] = {}
-        cursor = 0
+        cursor = b"0"
         while True:
-            cursor, found = await self._redis.hscan(RECORDS, cursor, count=_SCAN)
-            records.update(_by_digest(found))
-            if not cursor:
+            cursor, found = await self._ask("HSCAN", RECORDS, cursor, "COUNT", _SCAN)
+            records.update(_by_digest(_pairs(found)))
+            if cursor == b"0":
                 return Copy(last[0][0].decode() if last else _START, _text(epoch), records)
 
     async def changes(self, after: str, wait_s: float) -> Changes:
         """What changed since, waiting up to `wait_s` for something to."""
-        answer = await self._redis.xread({CHANGES: after}, block=max(int(wait_s * 1000), 1))
-        streams = answer.items() if isinstance(answer, dict) else answer or ()
+        wait_ms = max(int(wait_s * 1000), 1)
+        streams = await self._ask("XREAD", "BLOCK", wait_ms, "STREAMS", CHANGES, after)
         last = after
         digests: dict[bytes, None] = {}
-        for _, entries in streams:
-            for id, fields in _flat(entries):
+        for _, entries in streams or ():
+            for id, fields in entries:
                 last = id.decode()
-                digests[fields[b"digest"]] = None
-        epoch = _text(await self._redis.get(EPOCH))
-        values = await self._redis.hmget(RECORDS, list(digests)) if digests else []
+                digests[_pairs(fields)[b"digest"]] = None
+        epoch = _text(await self._ask("GET", EPOCH))
+        values = await self._ask("HMGET", RECORDS, *digests) if digests else []
         return Changes(last, epoch, dict(_by_digest(dict(zip(digests, values, strict=True)))))
 
 
@@ -113,9 +113,9 @@ def _by_digest(found: Mapping[bytes, V]) -> Iterator[tuple[bytes, V]]:
             yield bytes.fromhex(digest.decode()), raw
 
 
-def _flat(entries: Any) -> Any:
-    """RESP3 wraps a stream's entries in one list more."""
-    return entries[0] if entries and isinstance(entries[0], list) else entries
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Names and values, as Redis lists them in turn."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _text(value: bytes | None) -> str:

@@ -22,6 +22,7 @@ class RedisLink(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._asked: list[asyncio.Future[Any]] = []
+        self._cause: BaseException | None = None
         self.lost = False
 
     def call(self, command: Sequence[Argument], on_reply: OnReply) -> None:
@@ -41,7 +42,7 @@ class RedisLink(asyncio.Protocol):
                 reply.set_result(value)
 
         if self.lost:
-            raise ConnectionError("the connection to Redis is lost")
+            raise self._loss()
         self.call(command, answered)
         self._asked.append(reply)
         try:
@@ -79,17 +80,23 @@ class RedisLink(asyncio.Protocol):
             self._end()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._end()
+        self._end(error)
 
-    def _end(self) -> None:
+    def _end(self, cause: BaseException | None = None) -> None:
         if self.lost:
             return
         self.lost = True
+        self._cause = cause
         self._waiting.clear()
         if self._transport is not None:
             self._transport.abort()
         for asked in self._asked:
             if not asked.done():
-                asked.set_exception(ConnectionError("the connection to Redis is lost"))
+                asked.set_exception(self._loss())
         if self._on_lost is not None:
             self._on_lost(self)
+
+    def _loss(self) -> ConnectionError:
+        loss = ConnectionError("the connection to Redis is lost")
+        loss.__cause__ = self._cause
+        return loss

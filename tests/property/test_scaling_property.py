@@ -17,8 +17,8 @@ wanted = st.none() | st.integers(-5, 10**6)
 direction = st.builds(
     Direction, st.sampled_from((0.0, 30.0, 300.0)), st.none() | st.integers(1, 5), st.sampled_from((30.0, 120.0))
 )
-# A budget is kept as long as what is let go is gone within the hour, a decision's wait included: the money for so long is
-# held back. Here that takes three steps at most.
+# A budget is kept as long as what is let go is gone within the hour, a decision's wait included: the money for so long
+# is held back. Here that takes three steps at most.
 moments = st.lists(
     st.tuples(
         st.floats(0.1, 1200),

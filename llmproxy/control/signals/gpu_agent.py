@@ -21,6 +21,7 @@ from typing import Any, Final
 import uvloop
 from aiohttp import web
 
+from llmproxy.control.side_port import SidePort
 from llmproxy.control.signals.nvml_library import GpuReading, NvmlError
 from llmproxy.control.signals.nvml_thread import Nvml
 from llmproxy.core.clock import Clock
@@ -35,19 +36,17 @@ _PAGE_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 log = logging.getLogger("llmproxy.gpu_agent")
 
 
-class GpuAgent:
-    """The server. `await start()`, `await stop()`; `port` is the real one when 0 was asked for."""
+class GpuAgent(SidePort):
+    """The server."""
 
     def __init__(self, nvml: Nvml, clock: Clock, *, host: str, port: int) -> None:
         self._nvml = nvml
         self._clock = clock
-        self._host = host
-        self._wanted_port = port
         self._last: list[GpuReading] = []
         self._last_at = float("-inf")
         self._reading = asyncio.Lock()
-        self._app = web.Application(client_max_size=1024)
-        self._app.add_routes(
+        app = web.Application(client_max_size=1024)
+        app.add_routes(
             [
                 web.get("/gpus", self._gpus),
                 web.get("/gpus/{uuid:.{1,100}}", self._gpu),
@@ -55,24 +54,10 @@ class GpuAgent:
                 web.get("/health", self._health),
             ]
         )
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def port(self) -> int:
-        if self._runner is None or not self._runner.addresses:
-            return self._wanted_port
-        return int(self._runner.addresses[0][1])
-
-    async def start(self) -> None:
-        """Bind and serve. OSError when the port is taken."""
-        self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._wanted_port).start()
+        super().__init__(app, host=host, port=port)
 
     async def stop(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        await super().stop()
         self._nvml.close()
 
     async def read(self) -> list[GpuReading]:

@@ -1,30 +1,20 @@
 """A policy's options: plain values from the configuration, checked and made into the policy's own frozen dataclass."""
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
+
+from llmproxy.core.registry import NoOptions, OptionError, suggestion
+
+__all__ = ["NoOptions", "OptionError", "parse_options", "suggestion"]
 
 T = TypeVar("T")
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,3})?")
 _TRUTH = {"true": True, "false": False}
-
-
-class OptionError(ValueError):
-    """An unknown policy, or an option that is unknown or unfit. `option` names it, where it is one option's fault."""
-
-    def __init__(self, message: str, option: str | None = None) -> None:
-        super().__init__(message)
-        self.option = option
-
-
-@dataclass(frozen=True, slots=True)
-class NoOptions:
-    """For policies that have none."""
 
 
 def parse_options(options_type: type[T], given: Mapping[str, object], policy: str) -> T:
@@ -50,14 +40,6 @@ def parse_options(options_type: type[T], given: Mapping[str, object], policy: st
         return options_type(**values)
     except (ValueError, TypeError) as error:
         raise OptionError(f"routing policy {policy}: {error}") from None
-
-
-def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """The tail of an error message about an unknown name: the nearest known one, and all of them."""
-    names = sorted(known)
-    near = difflib.get_close_matches(wrong, names, n=1)
-    guess = f'; did you mean "{near[0]}"?' if near else ""
-    return f"{guess} (known: {', '.join(names)})" if names else f"{guess} (it has none)"
 
 
 def _fit(value: object, wanted: Any) -> object:

@@ -2,17 +2,17 @@
 
 import random
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from llmproxy.core.ports import RoutingPolicy
+from llmproxy.core.registry import Registry
 from llmproxy.policy.routing.expected_cost import ExpectedCost
 from llmproxy.policy.routing.gpu_utilization import GpuUtilization
 from llmproxy.policy.routing.ip_hash import IpHash
 from llmproxy.policy.routing.kv_headroom import KvHeadroom
 from llmproxy.policy.routing.least_connections import LeastConnections
-from llmproxy.policy.routing.options import OptionError, parse_options, suggestion
+from llmproxy.policy.routing.options import parse_options
 from llmproxy.policy.routing.power_of_two import PowerOfTwo
 from llmproxy.policy.routing.prefix_affinity import PrefixAffinity
 from llmproxy.policy.routing.random_choice import RandomChoice
@@ -51,9 +51,12 @@ POLICIES: Final[Mapping[str, PolicyType]] = MappingProxyType(
 )
 
 
+_REGISTRY: Final[Registry[PolicyType]] = Registry("routing policy", ENTRY_POINTS, POLICIES)
+
+
 def names() -> tuple[str, ...]:
     """Every policy that can be named, third parties' among them."""
-    return tuple(sorted({*POLICIES, *(point.name for point in entry_points(group=ENTRY_POINTS))}))
+    return _REGISTRY.names()
 
 
 def build(name: str, options: Mapping[str, object], rng: random.Random) -> RoutingPolicy:
@@ -64,15 +67,4 @@ def build(name: str, options: Mapping[str, object], rng: random.Random) -> Routi
 
 def find(name: str) -> PolicyType:
     """The class behind `name`. Other packages are asked only for a name that is not ours. Raises `OptionError`."""
-    policy = POLICIES.get(name)
-    if policy is not None:
-        return policy
-    for point in entry_points(group=ENTRY_POINTS, name=name):
-        try:
-            loaded: PolicyType = point.load()
-        except Exception as error:
-            raise OptionError(f"routing policy {name!r} ({point.value}) could not be loaded: {error}") from error
-        if not callable(loaded) or not isinstance(getattr(loaded, "options_type", None), type):
-            raise OptionError(f"routing policy {name!r} ({point.value}) is not a policy class with an options_type")
-        return loaded
-    raise OptionError(f"there is no routing policy {name!r}{suggestion(name, names())}")
+    return _REGISTRY.find(name)

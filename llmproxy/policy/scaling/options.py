@@ -5,30 +5,19 @@ with `metadata={"read": function}` is read by that function, which raises `Value
 A class whose options are no mapping (`schedule` takes a list) has a class method `parse(given) -> Self` instead.
 """
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, NewType, TypeVar, get_type_hints
 
+from llmproxy.core.registry import NoOptions, OptionError, suggestion
 from llmproxy.policy.scaling.quantities import duration_s, share
+
+__all__ = ["NoOptions", "OptionError", "Seconds", "Share", "parse_options", "suggestion"]
 
 T = TypeVar("T")
 Seconds = NewType("Seconds", float)
 Share = NewType("Share", float)
-
-
-class OptionError(ValueError):
-    """An unknown policy, or an option that is unknown or unfit. `option` names it, where it is one option's fault."""
-
-    def __init__(self, message: str, option: str | None = None) -> None:
-        super().__init__(message)
-        self.option = option
-
-
-@dataclass(frozen=True, slots=True)
-class NoOptions:
-    """For policies that have none."""
 
 
 def parse_options(options_type: type[T], given: object, policy: str) -> T:
@@ -47,14 +36,6 @@ def parse_options(options_type: type[T], given: object, policy: str) -> T:
         raise
     except (ValueError, TypeError) as error:
         raise OptionError(f"scaling policy {policy}: {error}") from None
-
-
-def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """The tail of an error message about an unknown name: the nearest known one, and all of them."""
-    names = sorted(known)
-    near = difflib.get_close_matches(wrong, names, n=1)
-    guess = f'; did you mean "{near[0]}"?' if near else ""
-    return f"{guess} (known: {', '.join(names)})" if names else f"{guess} (it has none)"
 
 
 def _values(options_type: type[Any], given: Mapping[Any, object], policy: str) -> dict[str, Any]:

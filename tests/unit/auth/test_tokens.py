@@ -261,7 +261,7 @@ def test_a_flood_of_bad_tokens_costs_one_signature_each(issuer: Issuer) -> None:
 
 
 def test_the_crypto_library_is_not_imported_until_tokens_are_configured() -> None:
-    code = "import sys, llmproxy.app, llmproxy.cli; print({'jwt', 'cryptography', 'redis'} & sys.modules.keys())"
+    code = "import sys, llmproxy.app, llmproxy.cli; print({'jwt', 'cryptography', 'hiredis'} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 

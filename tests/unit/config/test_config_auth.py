@@ -132,11 +132,13 @@ def test_what_is_wrong_with_auth(tmp_path: Path, auth: str, message: str) -> Non
     assert SECRET not in said
 
 
-@pytest.mark.parametrize(("missing", "extra"), [("jwt", "jwt"), ("cryptography", "jwt"), ("redis", "redis")])
+@pytest.mark.parametrize(("missing", "extra"), [("jwt", "jwt"), ("cryptography", "jwt"), ("hiredis", "redis")])
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, missing: str, extra: str) -> None:
     from importlib.util import find_spec
 
-    monkeypatch.setattr("llmproxy.config.auth.find_spec", lambda name: None if name == missing else find_spec(name))
+    for module in ("auth", "values"):
+        found = f"llmproxy.config.{module}.find_spec"
+        monkeypatch.setattr(found, lambda name: None if name == missing else find_spec(name))
     auth = "{store: redis://h}" if extra == "redis" else "{jwt: {issuer: 'https://i', audience: [a]}}"
     assert f"pip install 'llmproxy-gateway[{extra}]'" in problem(f"auth: {auth}\n")
 

@@ -67,6 +67,7 @@ limits: {prices: {m: {prompt: 0.15}}}
         ),
         ("limits: {store: redis}", "1: limits.store: must begin with redis://, "),
         ('limits: {store: "sentinel://a"}', "1: limits.store: lacks the master's name"),
+        ('limits: {store: "rediss://a?ca=/nowhere/ca.pem"}', "1: limits.store: there is no file '/nowhere/ca.pem'"),
         ("limits: {on_store_failure: maybe}", "1: limits.on_store_failure: must be one of"),
         ("limits: {store_timeout: 0s}", "1: limits.store_timeout: must be more than 0"),
     ],

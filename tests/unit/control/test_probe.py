@@ -17,56 +17,27 @@ from llmproxy.control.resolver import Resolver
 from llmproxy.control.sleep_state import SleepCheck
 from llmproxy.core.clock import ManualClock
 from llmproxy.core.ports import ProbeResult
+from tests.harness.pages import Pages
 
 TLS = Path(__file__).parent / "tls"
 
 
-class Engine:
-    """An HTTP server that answers each path as `answers` says: a status, a text, or a coroutine function."""
-
-    def __init__(self):
-        self.answers = {"/health": 200}
-        self.requests = []
-        self.connections = set()
-
-    async def handle(self, request):
-        self.requests.append(request)
-        self.connections.add(request.transport)
-        answer = self.answers.get(request.path, 404)
-        if callable(answer):
-            return await answer(request)
-        if isinstance(answer, str):
-            return web.Response(text=answer)
-        return web.Response(status=answer, headers={"Location": "/elsewhere"} if answer in (301, 302) else {})
-
-    async def start(self, tls=None):
-        server = web.Server(self.handle)
-        self.runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=tls).start()
-        self.port = self.runner.addresses[0][1]
-
-    @property
-    def paths(self):
-        return [request.path for request in self.requests]
-
-
 @pytest.fixture
 async def engine():
-    engine = Engine()
+    engine = Pages({"/health": 200})
     await engine.start()
     yield engine
-    await engine.runner.cleanup()
+    await engine.stop()
 
 
 @pytest.fixture
 async def tls_engine():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "engine_test.pem")
-    engine = Engine()
-    await engine.start(context)
+    engine = Pages({"/health": 200})
+    await engine.start(tls=context)
     yield engine
-    await engine.runner.cleanup()
+    await engine.stop()
 
 
 async def to_loopback(host, port):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from llmproxy.control.scaling.leader import RedisLeadership
-from llmproxy.control.scaling.redis_scripts import RedisScripts
 from llmproxy.core.clock import ManualClock
+from llmproxy.stores.redis_client import RedisClient
 from tests.harness.redis_server import RedisServer
 from tests.harness.waiting import until
 
@@ -19,13 +19,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-async def redis(server: str) -> AsyncIterator[RedisScripts]:
-    scripts = RedisScripts(server)
+async def redis(server: str) -> AsyncIterator[RedisClient]:
+    scripts = RedisClient(server)
     yield scripts
-    await scripts.close()
+    await scripts.aclose()
 
 
-async def test_only_one_leads(redis: RedisScripts) -> None:
+async def test_only_one_leads(redis: RedisClient) -> None:
     clock = ManualClock(100.0)
     first, second = (RedisLeadership("only-one", redis.evaluate, clock=clock) for _ in range(2))
     token = await first.acquire()
@@ -37,7 +37,7 @@ async def test_only_one_leads(redis: RedisScripts) -> None:
     assert await second.acquire() == 2
 
 
-async def test_a_leader_that_stops_renewing_knows_before_the_next_one_comes(redis: RedisScripts) -> None:
+async def test_a_leader_that_stops_renewing_knows_before_the_next_one_comes(redis: RedisClient) -> None:
     clock = ManualClock(100.0)
     stopped = RedisLeadership("stopped", redis.evaluate, clock=clock, ttl_s=0.3)
     token = await stopped.acquire()
@@ -55,13 +55,13 @@ async def test_a_leader_that_stops_renewing_knows_before_the_next_one_comes(redi
     assert await stopped.acquire() is None
 
 
-async def test_another_pool_is_another_lock(redis: RedisScripts) -> None:
+async def test_another_pool_is_another_lock(redis: RedisClient) -> None:
     clock = ManualClock()
     assert await RedisLeadership("a", redis.evaluate, clock=clock).acquire() == 1
     assert await RedisLeadership("b", redis.evaluate, clock=clock).acquire() == 1
 
 
-async def test_giving_back_what_another_holds_does_nothing(redis: RedisScripts) -> None:
+async def test_giving_back_what_another_holds_does_nothing(redis: RedisClient) -> None:
     clock = ManualClock()
     first, second = (RedisLeadership("give-back", redis.evaluate, clock=clock, ttl_s=0.2) for _ in range(2))
     assert await first.acquire()
@@ -77,7 +77,7 @@ async def test_giving_back_what_another_holds_does_nothing(redis: RedisScripts) 
 async def test_without_redis_nobody_leads_any_more(tmp_path: Path) -> None:
     clock = ManualClock()
     with RedisServer(tmp_path) as running:
-        scripts = RedisScripts(running.url)
+        scripts = RedisClient(running.url)
         leader = RedisLeadership("main", scripts.evaluate, clock=clock, ttl_s=10.0)
         token = await leader.acquire()
         assert token is not None
@@ -86,4 +86,4 @@ async def test_without_redis_nobody_leads_any_more(tmp_path: Path) -> None:
     clock.advance(2.0)
     assert await leader.acquire() is None
     assert not leader.is_held(token)
-    await scripts.close()
+    await scripts.aclose()

@@ -4,7 +4,6 @@ import random
 import shutil
 
 import pytest
-from aiohttp import web
 
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.members import merge, specs
@@ -14,38 +13,12 @@ from llmproxy.control.signals.nvml_thread import Nvml
 from llmproxy.control.signals.source import Means
 from llmproxy.core.clock import ManualClock
 from tests.harness.nvml import NvmlDouble, compiled
-
-
-class Site:
-    """An HTTP server that answers each path as `answers` says: a status, a text, or a coroutine function."""
-
-    def __init__(self):
-        self.answers = {}
-        self.requests = []
-        self.connections = set()
-
-    async def handle(self, request):
-        self.requests.append(request)
-        self.connections.add(request.transport)
-        answer = self.answers.get(request.path, 404)
-        if callable(answer):
-            return await answer(request)
-        return web.Response(text=answer) if isinstance(answer, str) else web.Response(status=answer)
-
-    async def start(self, port=0):
-        self._runner = web.ServerRunner(web.Server(self.handle), shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        self.port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    async def stop(self):
-        await self._runner.cleanup()
+from tests.harness.pages import Pages
 
 
 @pytest.fixture
 async def site():
-    site = Site()
+    site = Pages()
     await site.start()
     yield site
     await site.stop()

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from llmproxy.core import registry as core_registry
 from llmproxy.policy.routing import registry
 from llmproxy.policy.routing.base import Unlearning
 from llmproxy.policy.routing.options import OptionError, parse_options
@@ -147,7 +148,7 @@ class TestEntryPoints:
                 assert group == "llmproxy.routing"
                 return [point for point in points if name in (None, point.name)]
 
-            monkeypatch.setattr(registry, "entry_points", entry_points)
+            monkeypatch.setattr(core_registry, "entry_points", entry_points)
 
         return install
 
