@@ -10,6 +10,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 help:
 	@echo "make serve                 two emulated backends, the proxy on :8080, the admin port on :8081"
 	@echo "make serve CONFIG=my.yaml  the proxy with your configuration"
+	@echo "make serve AUTOSCALE=1     emulated backends that the proxy starts and stops itself, from none to four"
 	@echo "make test                  lint, types and all tests"
 	@echo "make test-engines          the end-to-end tests against two real vLLM engines on the CPU"
 	@echo "make test-gpu              the tests that read a real NVIDIA GPU of this machine"
@@ -34,7 +35,10 @@ $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 serve: $(STAMP)
 ifdef CONFIG
-	@exec $(BIN)/llmproxy serve --config $(CONFIG)
+# With its commands first on the path: a pool may start `llmproxy emulate` itself.
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/llmproxy serve --config $(CONFIG)
+else ifdef AUTOSCALE
+	@exec $(BIN)/llmproxy demo --autoscale --backends 4
 else
 	@exec $(BIN)/llmproxy demo
 endif

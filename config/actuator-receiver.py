@@ -34,12 +34,18 @@ class Cluster:
         self.instances: list[dict[str, Any]] = []
         self._made = 0
 
-    def scale(self, pool: str, replicas: int, leaving: list[str]) -> None:
-        """Those in `leaving` go in any case: they were drained, or given up. Then have `replicas` instances."""
-        self.instances = [one for one in self.instances if one["id"] not in leaving][:replicas]
-        while len(self.instances) < replicas:
-            self._made += 1
-            self.instances.append({"id": f"{pool}-{self._made}", "url": f"http://10.0.0.{self._made}:8000"})
+    def scale(self, pool: str, tiers: dict[str, int], leaving: list[str]) -> None:
+        """Those in `leaving` go in any case: drained, or given up. Then have so many instances of each tier of
+        capacity; a pool without tiers has one without a name."""
+        staying = [one for one in self.instances if one["id"] not in leaving]
+        self.instances = []
+        for tier, replicas in tiers.items():
+            kept = [one for one in staying if one["tier"] == tier][:replicas]
+            self.instances += [*kept, *(self._make(pool, tier) for _ in range(replicas - len(kept)))]
+
+    def _make(self, pool: str, tier: str) -> dict[str, Any]:
+        self._made += 1
+        return {"id": f"{pool}-{self._made}", "url": f"http://10.0.0.{self._made}:8000", "tier": tier}
 
 
 class Receiver:
@@ -66,7 +72,8 @@ class Receiver:
                 # A message that is sent again, because its answer was lost, must not count again.
                 if message["id"] not in self._seen:
                     self._seen[message["id"]] = None
-                    self._cluster.scale(message["pool"], message["replicas"], message["leaving"])
+                    tiers = message.get("tiers", {"": message["replicas"]})
+                    self._cluster.scale(message["pool"], tiers, message["leaving"])
                 while len(self._seen) > 1000:
                     del self._seen[next(iter(self._seen))]
             return 200, {"replicas": self._cluster.instances}

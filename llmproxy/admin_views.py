@@ -1,6 +1,6 @@
 """What the admin port may see and do: the routes' wishes, met by the parts of a proxy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ class AdminViews:
     costs: Costs
     registrations: Registrations
     render_metrics: Callable[..., tuple[bytes, str]]
+    advise: Callable[[str], Awaitable[Mapping[str, Any]]]
 
     def deps(self) -> AdminDeps:
         """For the admin server."""
@@ -55,6 +56,7 @@ class AdminViews:
                     self.autoscaling.all,
                     self.registrations,
                     lambda headers: name_of(headers, self.config().admin.token, self._holders()),
+                    self.advise,
                 ),
             ),
             on_drain=lambda pool: self.handler.room(pool).freed(),

@@ -11,8 +11,10 @@ from llmproxy import __version__
 from llmproxy.access import Access
 from llmproxy.admin.server import AdminServer
 from llmproxy.admin_views import AdminViews
+from llmproxy.advising import Adviser
 from llmproxy.autoscaling import Autoscaling
 from llmproxy.config.model import Config, PoolConfig
+from llmproxy.config.scaling import ScalingConfig
 from llmproxy.control.catalog import Catalog
 from llmproxy.control.costs import Costs
 from llmproxy.control.discovery import FileDiscovery
@@ -122,6 +124,7 @@ class App:
             audit=audit,
             on_ready=lambda pool: self.handler.room(pool).freed(),
         )
+        self._adviser = Adviser(lambda: self.autoscaling.all.scalers, self._scaling_of, clock)
         self._discovery = FileDiscovery(self._registrar)
         self._costs = Costs(
             lambda: self.pools, self.metrics.usage, clock, outside=self.autoscaling.all.outside_per_hour
@@ -217,6 +220,7 @@ class App:
             await self._drained(LAST_WORDS_S)
         self.listener.abort_all()
         await self.reloader.stop()
+        await self._adviser.stop()
         await self.autoscaling.stop()
         await self._discovery.stop()
         await self._access.stop()
@@ -245,6 +249,9 @@ class App:
         return True
 
     # -- configuration ---------------------------------------------------------------------------------------------
+
+    def _scaling_of(self, pool: str) -> ScalingConfig | None:
+        return self.config.pools[pool].scaling if pool in self.config.pools else None
 
     def _reload_source(self) -> Config:
         if self._load is None:
@@ -370,6 +377,7 @@ class App:
             costs=self._costs,
             registrations=self._registrations,
             render_metrics=self._exposition.render,
+            advise=self._adviser.advise,
         )
 
     def _gauge_views(self) -> GaugeViews:

@@ -1,45 +1,35 @@
 """Builds the autoscaler from the configuration: which classes stand behind a pool's `scaling`."""
 
 import logging
-import os
 import random
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmproxy.config.model import Config, PoolConfig
-from llmproxy.config.scaling import ActuatorConfig, ScalingConfig, port_range
-from llmproxy.control.actuators.base import Actuator
-from llmproxy.control.actuators.dry_run import DryRun
-from llmproxy.control.actuators.process import ProcessActuator, ProcessOptions
-from llmproxy.control.actuators.webhook import WebhookActuator, WebhookOptions
+from llmproxy.config.scaling import ScalingConfig
 from llmproxy.control.probe import ProbeClient
 from llmproxy.control.registrar import Registrar
 from llmproxy.control.resolver import Resolver
 from llmproxy.control.scaling.audit import Audit
 from llmproxy.control.scaling.autoscalers import Autoscalers
 from llmproxy.control.scaling.backoff import Backoff
-from llmproxy.control.scaling.bring_up import BringUp, read_prompts
+from llmproxy.control.scaling.bring_up import BringUp
 from llmproxy.control.scaling.decisions import Decisions
-from llmproxy.control.scaling.events import Activation, Events
+from llmproxy.control.scaling.events import Events
 from llmproxy.control.scaling.fleet import Fleet
 from llmproxy.control.scaling.keeper import Keeper, carry_over
 from llmproxy.control.scaling.leader import Alone, Leadership, RedisLeadership
-from llmproxy.control.scaling.lives import Lives, Terms
+from llmproxy.control.scaling.lives import Lives
 from llmproxy.control.scaling.meter import Meter
-from llmproxy.control.scaling.pool_scaler import Pace, Parts, PoolScaler
+from llmproxy.control.scaling.pool_scaler import Parts, PoolScaler
 from llmproxy.control.scaling.queries import Queries, Query
 from llmproxy.control.scaling.start_times import StartTimes
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
-from llmproxy.policy.scaling.base import Rates, ScalingPolicy
+from llmproxy.policy.scaling.base import Rates
 from llmproxy.policy.scaling.decision import Decider
-from llmproxy.policy.scaling.guardrails import Guardrails, Limits
-from llmproxy.policy.scaling.money import Budget
-from llmproxy.policy.scaling.registry import build
-from llmproxy.policy.scaling.stabiliser import Behavior, Direction, Stabiliser
-from llmproxy.stores.history import HistoryStore, MemoryHistory, SqliteHistory
+from llmproxy.scaling_parts import actuator_of, decider_of, history_of, most_of, most_per_hour, pace_of, terms_of
 from llmproxy.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -47,8 +37,6 @@ if TYPE_CHECKING:
 
 SOURCE = "scaling"
 """What the registrar calls the backends that come from here."""
-_WEBHOOK_POLL_S = 5.0
-_DOWN_WINDOW_S = 300.0
 
 log = logging.getLogger("llmproxy")
 
@@ -118,7 +106,7 @@ class Autoscaling:
                 scalers[name].start()
             else:
                 self._change(scalers[name], self._in_force[name], settings)
-                for what in ("actuator", "history"):
+                for what in ("actuator", "history", "tiers_of_capacity"):
                     if getattr(settings, what) != getattr(self._built_from[name], what):
                         log.warning("pool %s: another scaling.%s takes effect at the next start", name, what)
             self._in_force[name] = settings
@@ -130,14 +118,15 @@ class Autoscaling:
     # -- building --------------------------------------------------------------------------------------------------
 
     def _scaler(self, pool: Pool[PoolConfig], settings: ScalingConfig) -> PoolScaler:
-        fleet, backoff, events = Fleet(), Backoff(), Events(self._clock)
+        fleet = Fleet([one.name for one in settings.tiers_of_capacity] or [""])
+        backoff, events = Backoff(), Events(self._clock)
         times = StartTimes(settings.cold_start, settings.start_timeout)
         dry = settings.actuator.kind == "dry_run"
         lives = Lives(
             pool,
             fleet,
             BringUp(self._client),
-            _terms(settings),
+            terms_of(settings),
             announce=lambda found: self._registrar.announce(pool.name, SOURCE, found),
             times=times,
             backoff=backoff,
@@ -148,9 +137,16 @@ class Autoscaling:
         configured = Rates(capacity.requests_per_s, capacity.prefill_tokens_per_s, capacity.decode_tokens_per_s)
         parts = Parts(
             pool=pool,
-            decider=_decider(settings, events),
-            actuator=_actuator(pool.name, settings.actuator),
-            meter=Meter(pool, self._metrics, self._clock(), slo_ttft_s=settings.objective.ttft, configured=configured),
+            decider=decider_of(settings, events),
+            actuator=actuator_of(pool.name, settings),
+            meter=Meter(
+                pool,
+                self._metrics,
+                self._clock(),
+                slo_ttft_s=settings.objective.ttft,
+                configured=configured,
+                tiers=[one.name for one in settings.tiers_of_capacity],
+            ),
             fleet=fleet,
             lives=lives,
             times=times,
@@ -163,17 +159,18 @@ class Autoscaling:
             decisions=Decisions(pool.name),
             keeper=Keeper(
                 pool.name,
-                _history(pool.name, settings),
+                history_of(pool.name, settings),
                 self._wall,
                 paused=lambda: self.all.pauses(pool.name),
                 on_paused=self.all.still_paused,
             ),
-            most=_most(settings),
+            most=most_of(settings),
+            most_per_hour=most_per_hour(settings),
             dry=dry,
         )
         return PoolScaler(
             parts,
-            _pace(settings),
+            pace_of(settings),
             clock=self._clock,
             wall=self._wall,
             paused=lambda: self.all.is_paused(pool.name),
@@ -182,17 +179,19 @@ class Autoscaling:
     def _change(self, scaler: PoolScaler, before: ScalingConfig, settings: ScalingConfig) -> None:
         """New settings for a loop that runs. What did not change keeps what it knows."""
         parts, old = scaler.parts, scaler.parts.decider
-        new = _decider(settings, parts.events)
+        new = decider_of(settings, parts.events)
         policies = old.policies if settings.policies == before.policies else new.policies
         stabiliser = old.stabiliser if settings.behavior == before.behavior else new.stabiliser
         carry_over(old.guardrails, new.guardrails)
         parts.keeper.take(old)
-        parts.decider = Decider(policies, stabiliser, new.guardrails)
-        parts.lives.terms = _terms(settings)
+        # Its tiers are those it was built from: the engines that run are of those.
+        parts.decider = Decider(policies, stabiliser, new.guardrails, old.tiers)
+        kept = settings.model_copy(update={"tiers_of_capacity": self._built_from[parts.pool.name].tiers_of_capacity})
+        parts.lives.terms = terms_of(kept)
         parts.times.configured_s, parts.times.at_least_s = settings.cold_start, settings.start_timeout
         parts.meter.slo_ttft_s = settings.objective.ttft
-        parts.most = _most(settings)
-        scaler.pace = _pace(settings)
+        parts.most, parts.most_per_hour = most_of(kept), most_per_hour(settings)
+        scaler.pace = pace_of(settings)
         scaler.hurry()
 
     def _leadership(self, pool: str, settings: ScalingConfig) -> Leadership:
@@ -205,88 +204,3 @@ class Autoscaling:
 
             self._redis[pool, url] = RedisClient(url)
         return RedisLeadership(pool, self._redis[pool, url].evaluate, clock=self._clock)
-
-
-def _decider(settings: ScalingConfig, events: Events) -> Decider:
-    named = [(one.name, one.options) for one in settings.policies] or [("demand", None), ("forecast", None)]
-    policies: list[ScalingPolicy] = [build(name, options) for name, options in named]
-    limits = Limits(settings.min, settings.max, settings.changes_per_hour, _budget(settings))
-    up, down = settings.behavior.up, settings.behavior.down
-    behavior = Behavior(
-        Direction(up.window or 0.0, up.max_step, up.period),
-        Direction(_DOWN_WINDOW_S if down.window is None else down.window, down.max_step, down.period),
-    )
-    return Decider([*policies, events, Activation()], Stabiliser(behavior), Guardrails(limits))
-
-
-def _budget(settings: ScalingConfig) -> Budget | None:
-    budget = settings.budget
-    if budget is None:
-        return None
-    return Budget(budget.price_per_hour, budget.per_hour, budget.per_month, budget.currency, budget.alert_at)
-
-
-def _most(settings: ScalingConfig) -> int:
-    """Instances, whatever they are for: those of the warm pool cost as much as those that serve."""
-    budget = settings.budget
-    if budget is None or budget.per_hour is None:
-        return settings.max
-    # The sliver lets 4 replicas at 2.5 be had for 10 in spite of rounding.
-    return min(settings.max, int(budget.per_hour / budget.price_per_hour + 1e-9))
-
-
-def _terms(settings: ScalingConfig) -> Terms:
-    prompts = () if settings.warm_up is None else tuple(read_prompts(Path(settings.warm_up)))
-    return Terms(
-        drain_s=settings.drain,
-        replace_after_s=settings.replace_after,
-        max_concurrency=settings.max_concurrency,
-        price_per_hour=settings.budget.price_per_hour if settings.budget is not None else 0.0,
-        warm_size=settings.warm_pool.size,
-        warm_by_sleep=settings.warm_pool.kind == "sleep",
-        prompts=prompts,
-    )
-
-
-def _pace(settings: ScalingConfig) -> Pace:
-    look_s = min(0.5, settings.interval / 2)
-    poll_s = _WEBHOOK_POLL_S if settings.actuator.kind == "webhook" else look_s
-    return Pace(settings.interval, min(poll_s, settings.interval), look_s)
-
-
-def _actuator(pool: str, config: ActuatorConfig) -> Actuator:
-    if config.kind == "dry_run":
-        return DryRun(pool)
-    if config.kind == "webhook":
-        return WebhookActuator(pool, WebhookOptions(config.url, config.secret, config.timeout))
-    return ProcessActuator(
-        pool,
-        ProcessOptions(
-            command=config.command,
-            directory=_directory(pool, config),
-            ports=port_range(config.ports) if config.ports else None,
-            gpus=config.gpus,
-            env=config.env,
-            stop_timeout_s=config.stop_timeout,
-            log_max_bytes=config.log_max,
-            on_exit_stop=config.on_exit == "stop",
-        ),
-    )
-
-
-def _history(pool: str, settings: ScalingConfig) -> HistoryStore:
-    if settings.history:
-        return SqliteHistory(Path(settings.history))
-    if settings.actuator.kind == "process":
-        return SqliteHistory(_directory(pool, settings.actuator) / "history.db")
-    return MemoryHistory()
-
-
-def _directory(pool: str, config: ActuatorConfig) -> Path:
-    return Path(config.directory) if config.directory else _state_home() / "llmproxy" / pool
-
-
-def _state_home() -> Path:
-    """Where programs keep what must survive them (XDG Base Directory Specification)."""
-    given = os.environ.get("XDG_STATE_HOME", "")
-    return Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"

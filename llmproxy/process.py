@@ -18,14 +18,12 @@ from llmproxy.config.loader import load
 from llmproxy.config.model import Config
 from llmproxy.config.problem import ConfigError, Problem
 from llmproxy.control.file_watch import FileWatch
-from llmproxy.emulator import Emulator, EmulatorOptions
 from llmproxy.policies import check_policy
 from llmproxy.telemetry.log import configure
 
 log = logging.getLogger("llmproxy")
 
 FILES_BESIDE_CONNECTIONS = 64
-DEMO_MODEL = "demo-model"
 
 
 def serve_file(path: Path) -> int:
@@ -47,13 +45,7 @@ def serve_file(path: Path) -> int:
         log.warning("%s", warning)
 
     app = App(config, load=lambda: read(lambda problem: log.warning("%s", problem)), watch=watch)
-    return run(_serve(app, _announce))
-
-
-def serve_demo(port: int, admin_port: int, backends: int) -> int:
-    """Run the proxy over emulated backends, all in this process."""
-    configure("info")
-    return run(_demo(port, admin_port, backends))
+    return run(serve(app, _announce))
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
@@ -63,7 +55,7 @@ def run(main: Coroutine[Any, Any, int]) -> int:
     return 130
 
 
-async def _serve(app: App, announce: Callable[[App], None]) -> int:
+async def serve(app: App, announce: Callable[[App], None]) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -96,40 +88,11 @@ async def _serve(app: App, announce: Callable[[App], None]) -> int:
     return 0
 
 
-async def _demo(port: int, admin_port: int, backends: int) -> int:
-    async with contextlib.AsyncExitStack() as stack:
-        urls = []
-        for number in range(1, backends + 1):
-            options = EmulatorOptions(models=(DEMO_MODEL,), name=f"emulated-{number}")
-            emulator = await stack.enter_async_context(Emulator(options))
-            urls.append({"url": emulator.url, "id": f"emulated-{number}"})
-        config = Config.model_validate(
-            {
-                "server": {"host": "127.0.0.1", "port": port, "limits": {"connections": 1000}},
-                "admin": {"port": admin_port},
-                "pools": {"demo": {"backends": urls}},
-                "models": {DEMO_MODEL: {"pool": "demo"}},
-            }
-        )
-        return await _serve(App(config), _announce_demo)
-
-
 def _announce(app: App) -> None:
     server = app.config.server
     scheme = "https" if server.tls else "http"
     log.info("serving %s://%s:%d over %s", scheme, server.host, app.listener.port, _fleet(app))
     log.info("metrics and admin API on http://%s:%d", app.config.admin.host, app.admin.port)
-
-
-def _announce_demo(app: App) -> None:
-    port, admin_port = app.listener.port, app.admin.port
-    print(
-        f"\nTry it:\n  curl -N http://127.0.0.1:{port}/v1/chat/completions -H 'Content-Type: application/json' "
-        f'-d \'{{"model": "{DEMO_MODEL}", "stream": true, "max_tokens": 20, '
-        f'"messages": [{{"role": "user", "content": "Hello"}}]}}\'\n'
-        f"Metrics: http://127.0.0.1:{admin_port}/metrics\nPools:   http://127.0.0.1:{admin_port}/admin/pools\n",
-        flush=True,
-    )
 
 
 def _fleet(app: App) -> str:

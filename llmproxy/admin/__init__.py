@@ -14,6 +14,7 @@
     POST /admin/pools/{pool}/backends               register a backend for a while (`ttl`); DELETE .../{id}
     GET  /admin/scaling                             every pool that is scaled; /{pool} one of them
     GET  /admin/scaling/{pool}/decisions            what was decided lately, from what and why
+    GET  /admin/scaling/{pool}/recommendations      replica-hours that could be dropped, from a replay of its traffic
     POST /admin/scaling/{pool}/event                a floor for a while; DELETE takes all of them away
     POST /admin/scaling/pause, .../resume           the kill switch, of one pool or of all
     GET  /metrics                                   Prometheus

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -17,11 +17,17 @@ TTL_S = 60.0
 
 
 class ScalingRoutes:
-    """The handlers, over what the application has. `who(headers)` names whoever asks, for the audit log."""
+    """The handlers, over what the application has. `who(headers)` names whoever asks, for the audit log; `advise(pool)`
+    replays its traffic, and raises ValueError where there is nothing to say."""
 
     def __init__(
-        self, scaling: Autoscalers, registrations: Registrations, who: Callable[[Mapping[str, str]], str]
+        self,
+        scaling: Autoscalers,
+        registrations: Registrations,
+        who: Callable[[Mapping[str, str]], str],
+        advise: Callable[[str], Awaitable[Mapping[str, Any]]],
     ) -> None:
+        self._advise = advise
         self._who = who
         self._scaling = scaling
         self._registrations = registrations
@@ -33,6 +39,7 @@ class ScalingRoutes:
             web.post("/admin/scaling/resume", self.resume),
             web.get("/admin/scaling/{pool}", self.pool),
             web.get("/admin/scaling/{pool}/decisions", self.decisions),
+            web.get("/admin/scaling/{pool}/recommendations", self.recommendations),
             web.post("/admin/scaling/{pool}/event", self.event),
             web.delete("/admin/scaling/{pool}/event", self.clear),
             web.post("/admin/pools/{pool}/backends", self.register),
@@ -48,6 +55,14 @@ class ScalingRoutes:
     async def decisions(self, request: web.Request) -> web.Response:
         pool = self._pool(request.match_info["pool"])
         return web.json_response({"decisions": self._scaling.scalers[pool].parts.decisions.shown()})
+
+    async def recommendations(self, request: web.Request) -> web.Response:
+        """Replica-hours that could be dropped; takes as long as a replay."""
+        pool = self._pool(request.match_info["pool"])
+        try:
+            return web.json_response({"pool": pool, **await self._advise(pool)})
+        except ValueError as error:
+            raise AdminError(409, "nothing_to_say", str(error)) from None
 
     async def pause(self, request: web.Request) -> web.Response:
         """`{"pool": "llama", "why": "..."}`; without a pool everywhere."""

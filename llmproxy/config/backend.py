@@ -28,6 +28,7 @@ class BackendConfig(Section):
     price_per_hour: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="What it costs in an hour, for cost metrics and `GET /admin/costs`."
     )
+    spot: bool = Field(False, description="Rented at a spot price: costs tell it apart from what is on demand.")
     ca: AuthoritiesFile | None = Field(None, description="PEM file to verify an https:// backend with.")
     resolve: bool = Field(
         False, description="Make every address of the host name a backend of its own, kept up to date from DNS."
@@ -84,6 +85,7 @@ class BackendConfig(Section):
             ca_file=self.ca,
             gpu=None if self.gpu is None else self.gpu.spec(),
             price_per_hour=self.price_per_hour,
+            spot=self.spot,
         )
 
 

@@ -1,7 +1,6 @@
 """`pools.NAME.scaling`: how many replicas there should be, and who makes them come and go."""
 
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
+from llmproxy.config.capacity_tiers import CapacityTierConfig, check_tiers, engine_command
 from llmproxy.config.section import Section
 from llmproxy.config.units import MIB, Duration, Ratio, Size
 from llmproxy.config.values import Name, OutputFile, ReadableFile, RedisAddress
@@ -127,15 +127,7 @@ class ActuatorConfig(Section):
     @field_validator("command")
     @classmethod
     def _splits(cls, value: str) -> str:
-        try:
-            words = shlex.split(value)
-        except ValueError as error:
-            raise ValueError(f"it cannot be split into words: {str(error).lower()}") from None
-        if value and not words:
-            raise ValueError("it says nothing")
-        if words and not any("{port}" in word for word in words):
-            raise ValueError("{port} must be in it: each engine gets a port of its own")
-        return value
+        return engine_command(value)
 
     @model_validator(mode="after")
     def _complete(self) -> "ActuatorConfig":
@@ -169,6 +161,9 @@ class ScalingConfig(Section):
     warm_pool: WarmPoolConfig = Field(WarmPoolConfig(), description="Replicas in reserve.")
     changes_per_hour: int | None = Field(None, ge=1, description="Most replicas added, and most removed, in an hour.")
     budget: BudgetConfig | None = Field(None, description="What it may cost.")
+    tiers_of_capacity: tuple[CapacityTierConfig, ...] = Field(
+        (), description="Kinds of replicas, the smallest first, where they are not all alike."
+    )
     capacity: CapacityConfig = Field(
         CapacityConfig(), description="What one replica sustains, until it has been learned from traffic."
     )
@@ -193,6 +188,7 @@ class ScalingConfig(Section):
     def _in_order(self) -> "ScalingConfig":
         if self.max < self.min:
             raise ValueError("max is less than min")
+        check_tiers(self.tiers_of_capacity)
         return self
 
 

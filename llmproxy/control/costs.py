@@ -19,7 +19,9 @@ from llmproxy.telemetry.usage import Usage, Who
 
 EVERY_S: Final = 1.0
 HOUR_S: Final = 3600.0
+_MARKETS: Final = ("on_demand", "spot")
 _SNAPSHOT_S: Final = 60.0
+Kind = tuple[str, bool]
 _Totals = dict[Who, tuple[float, int, int]]
 """Cost, requests, tokens."""
 
@@ -34,10 +36,12 @@ class Account:
     by: dict[Who, float] = field(default_factory=dict)
     busy_waits: float = 0.0
     idle_waits: float = 0.0
+    kinds: dict[Kind, float] = field(default_factory=dict)
+    """The same money by tier of capacity (empty where there are none) and whether at a spot price."""
 
 
 class Costs:
-    """`outside(pool)`: the price by the hour of replicas that are no members of the pool (starting, resting).
+    """`outside(pool)`: the price by the hour of replicas that are no members of the pool (starting, resting), by kind.
     `expired` whenever `deadline` has passed (a `Timed` of the wire)."""
 
     def __init__(
@@ -46,7 +50,7 @@ class Costs:
         usage: Usage,
         clock: Clock,
         *,
-        outside: Callable[[str], float] = lambda pool: 0.0,
+        outside: Callable[[str], Mapping[Kind, float]] = lambda pool: {},
     ) -> None:
         self.deadline = 0.0
         self.accounts: dict[str, Account] = {}
@@ -68,7 +72,8 @@ class Costs:
             del self.accounts[name]
         for name, pool in pools.items():
             priced = [(one.spec.price_per_hour, one.load.in_flight > 0) for one in pool.backends]
-            resting = self._outside(name)
+            outside = self._outside(name)
+            resting = sum(outside.values())
             account = self.accounts.get(name)
             if account is None:
                 if not resting and not any(price for price, _ in priced):
@@ -81,6 +86,9 @@ class Costs:
             account.idle += idle * elapsed_h
             account.busy_waits += busy * elapsed_h
             account.idle_waits += idle * elapsed_h
+            kinds = [((one.spec.tier, one.spec.spot), one.spec.price_per_hour) for one in pool.backends]
+            for kind, price in (*kinds, *outside.items()):
+                account.kinds[kind] = account.kinds.get(kind, 0.0) + price * elapsed_h
             self._share_out(name, account)
         self._usage.is_priced = bool(self.accounts)
         if now - self._snapshots[-1][0] >= _SNAPSHOT_S:
@@ -124,6 +132,8 @@ class Costs:
                     "idle": _money(account.idle),
                     "not_shared_out_yet": _money(account.busy_waits + account.idle_waits),
                     **_ratios(_of(totals, name)),
+                    "tiers": _by_kind(account, 0),
+                    "markets": _by_kind(account, 1),
                     "recent": _figures(_of(recent, name)),
                     "models": _by(totals, name, 1),
                     "tenants": _by(totals, name, 2),
@@ -141,6 +151,11 @@ class Costs:
                 (name, use): amount
                 for name, one in accounts.items()
                 for use, amount in (("busy", one.busy), ("idle", one.idle))
+            },
+            "llmproxy_tier_cost_total": lambda: {
+                (name, tier, _MARKETS[spot]): amount
+                for name, one in accounts.items()
+                for (tier, spot), amount in one.kinds.items()
             },
             "llmproxy_model_cost_total": lambda: self._sums((0, 1)),
             "llmproxy_tenant_cost_total": lambda: self._sums((2,)),
@@ -164,6 +179,15 @@ class Costs:
             more = _less(row, before.get(who, (0.0, 0, 0)))
             sums[who[:2]] = _sum([sums.get(who[:2], (0.0, 0, 0)), more])
         return {key: row[0] / row[per] * times for key, row in sums.items() if row[per]}
+
+
+def _by_kind(account: Account, part: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for kind, amount in account.kinds.items():
+        name = _MARKETS[kind[1]] if part else kind[0]
+        if name:
+            found[name] = found.get(name, 0.0) + amount
+    return {name: _money(amount) for name, amount in found.items()}
 
 
 def _split(amount: float, by: Mapping[Who, float], into: dict[Who, float]) -> bool:

@@ -62,6 +62,12 @@ class BackendSpec:
     against and to send as SNI and Host. Empty: `host` itself."""
     gpu: GpuSpec | None = None
     price_per_hour: float = 0.0
+    tier: str = ""
+    """Which of its pool's tiers of capacity it is of; empty where there are none."""
+    spot: bool = False
+    """It is rented at a spot price, and may be taken away."""
+    prompt_tokens_max: int | None = None
+    """Longer prompts are not sent there."""
 
 
 @dataclass(frozen=True, slots=True)

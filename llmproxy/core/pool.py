@@ -20,6 +20,7 @@ class Pool(Generic[S]):
     `queue` is its admission. `bounded` says whether a request may have to wait there: because a backend has a
     `max_concurrency`, or for what admission knows. `learns`: whether anybody is told what became of requests.
     `elastic` says that somebody adds backends when requests wait: then they wait also while there is none.
+    `awaited` counts, by tier of capacity, requests in line whose prompt fits no smaller one (the pipeline's).
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Pool(Generic[S]):
         self.queue = queue
         self.backends: tuple[Backend, ...] = ()
         self.elastic = False
+        self.awaited: dict[str, int] = {}
         self.set_routing(routing)
 
     def set_routing(self, routing: RoutingPolicy) -> None:

@@ -70,9 +70,11 @@ class Exchange:
         "limits",
         "link",
         "model",
+        "needs_tier",
         "outcome",
         "payload",
         "phase",
+        "prompt_tokens",
         "queue_s",
         "reader",
         "relay",
@@ -105,6 +107,9 @@ class Exchange:
         # What the body says.
         self.body = bodies.Body()
         self.model: str | None = None
+        self.prompt_tokens = 0.0
+        """Where it does not fit the smallest tier of capacity: what a backend must take. Else 0."""
+        self.needs_tier = ""
         self.payload = request.body
         self._held_bytes = request.held
         self.target: Target | None = None

@@ -22,6 +22,7 @@ from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.local import LocalAnswers
 from llmproxy.pipeline.metering import take
 from llmproxy.pipeline.permit import permit
+from llmproxy.pipeline.prompt_tier import size_up, that_fit
 from llmproxy.pipeline.response_ids import ResponseIds, id_in_path
 from llmproxy.pipeline.room import Room
 from llmproxy.pipeline.routes import Dialect, Local, Route
@@ -51,6 +52,8 @@ async def serve(handler: "Handler", x: Exchange) -> None:
         try:
             if handler.limiter is not None and x.identity is not None:
                 meter = await take(handler.limiter, x, x.identity)
+            if target.terms.tiers:
+                size_up(x, target)
             if target.terms.heartbeat_s:
                 expect(x, target.terms.heartbeat_s)
             while True:
@@ -77,9 +80,13 @@ async def wait_for_room(handler: "Handler", x: Exchange, pool: ServingPool, room
     began = handler.clock()
     x.phase = Phase.QUEUED
     try:
-        restricted = bool(tries.tried) or x.route.responses
+        restricted = bool(tries.tried) or x.route.responses or bool(x.prompt_tokens)
+        if x.needs_tier:
+            pool.awaited[x.needs_tier] = pool.awaited.get(x.needs_tier, 0) + 1
         return await room.wait(x, lambda: handler.choose_in_turn(x, pool, tries.tried), restricted=restricted)
     finally:
+        if x.needs_tier:
+            pool.awaited[x.needs_tier] -= 1
         waited = handler.clock() - began
         x.queue_s += waited
         handler.metrics.queue(pool.name).observe(waited)
@@ -184,7 +191,7 @@ class Handler(Site):
         now = x.chosen_at = self.clock()
         candidates = self._eligible(x, pool, tried, now)
         if not candidates:
-            if pool.elastic and all(one in tried for one in pool.health.candidates(now)):
+            if self._may_come(x, pool, tried, now):
                 return None
             raise Unavailable("no backend is available for this request", retry_after_s=5)
         assert x.view is not None
@@ -204,7 +211,7 @@ class Handler(Site):
         now = x.chosen_at = self.clock()
         candidates = self._eligible(x, pool, tried, now)
         if not candidates:
-            if pool.elastic and all(one in tried for one in pool.health.candidates(now)):
+            if self._may_come(x, pool, tried, now):
                 return None
             raise Unavailable("no backend is available for this request", retry_after_s=5)
         candidates = [backend for backend in candidates if backend.has_room]
@@ -216,9 +223,15 @@ class Handler(Site):
         candidates = pool.health.candidates(now)
         if x.route.responses and (maker := self.maker(x)) is not None and maker in pool.backends:
             candidates = [backend for backend in candidates if backend is maker]
+        if x.prompt_tokens:
+            candidates = that_fit(candidates, x.prompt_tokens)
         if tried:
             candidates = [backend for backend in candidates if backend not in tried]
         return candidates
+
+    def _may_come(self, x: Exchange, pool: ServingPool, tried: list[Backend], now: float) -> bool:
+        """Whether a backend for it may come that is not there: nobody untried is, and somebody adds some."""
+        return pool.elastic and all(one in tried for one in that_fit(pool.health.candidates(now), x.prompt_tokens))
 
     def ended(self, x: Exchange, failure: BaseException | None) -> None:
         """The story is over, however it ended: tell of it, and let the connection go on."""

@@ -17,6 +17,7 @@ from llmproxy.core.step import Steps
 from llmproxy.pipeline.exchange import NEVER, Exchange
 from llmproxy.pipeline.heads import request_head
 from llmproxy.pipeline.links import Link
+from llmproxy.pipeline.prompt_tier import that_fit
 from llmproxy.pipeline.readers import AnswerReader
 from llmproxy.pipeline.room import priority
 from llmproxy.pipeline.snapshot import Target
@@ -136,6 +137,8 @@ class Chase:
         if x.relay is None or x.relay.ready.done or x.first_at or x.view is None:
             return None
         candidates = [each for each in pool.health.candidates(now) if each.has_room and each is not taken]
+        if x.prompt_tokens:
+            candidates = list(that_fit(candidates, x.prompt_tokens))
         saturated = pool.queue.waiting > 0 or not candidates
         hedges = pool.queue.hedges
         if not hedges.try_hedge(now - x.sent_at, saturated=saturated):

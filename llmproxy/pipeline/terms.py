@@ -1,5 +1,7 @@
 """The configuration in the form that requests read it: plain attributes, looked up for every request."""
 
+from math import inf
+
 from llmproxy.config.model import PoolConfig, ServerConfig
 from llmproxy.policy.retry.rules import Rules
 
@@ -19,6 +21,7 @@ class Terms:
         "inject_usage",
         "keepalive_s",
         "rules",
+        "tiers",
         "total_s",
         "withholds_keys",
     )
@@ -39,7 +42,15 @@ class Terms:
         # A key that was checked here is nobody else's business; one of ours takes the place of all of the client's.
         self.withholds_keys = bool(settings.upstream_key) or (checks_keys and not settings.forward_authorization)
         self.inject_usage = settings.inject_usage
+        self.tiers = _tiers(settings)
         self.rules = Rules(settings.retry.attempts, settings.retry.after_crash)
+
+
+def _tiers(settings: PoolConfig) -> tuple[tuple[str, float], ...]:
+    """Names and longest prompts of the tiers of capacity; none where all take all."""
+    tiers = settings.scaling.tiers_of_capacity if settings.scaling is not None else ()
+    found = tuple((one.name, inf if one.prompt_tokens_max is None else float(one.prompt_tokens_max)) for one in tiers)
+    return found if found and found[0][1] != inf else ()
 
 
 class Bounds:

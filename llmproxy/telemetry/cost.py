@@ -12,6 +12,12 @@ COST: Final = (
         ("pool", "use"),
         "What replicas have cost: `busy` while they had a request, `idle` while they had none.",
     ),
+    Row(
+        "tier_cost_total",
+        True,
+        ("pool", "tier", "market"),
+        "The same by tier of capacity (empty where there are none) and market: `on_demand` or `spot`.",
+    ),
     Row("model_cost_total", True, ("pool", "model"), "The same by model, idle time included."),
     Row("tenant_cost_total", True, ("tenant",), "The same by tenant, idle time included."),
     Row(

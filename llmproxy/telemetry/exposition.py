@@ -68,6 +68,9 @@ class Exposition:
             rows.setdefault("llmproxy_prompt_tokens_total", {})[key] = series.prompt_tokens
             rows.setdefault("llmproxy_cached_prompt_tokens_total", {})[key] = series.cached_tokens
             rows.setdefault("llmproxy_completion_tokens_total", {})[key] = series.completion_tokens
+        rows["llmproxy_scaling_tier_requests_total"] = {
+            key: seen.requests for key, seen in list(metrics.tier_prompts.items())
+        }
         rows["llmproxy_config_last_reload_successful"] = {(): float(metrics.reload_ok)}
         if metrics.config_loaded_at:
             rows["llmproxy_config_last_reload_timestamp_seconds"] = {(): metrics.config_loaded_at}

@@ -73,6 +73,16 @@ class Histogram:
         self._upto = bounds[at] if at < len(bounds) else _NOWHERE
 
 
+class TierPrompts:
+    """Both only grow; tokens are estimates."""
+
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.tokens = 0.0
+
+
 class Series:
     """What is counted for one pool and model. `pool` and `model` are the labels to count under elsewhere too."""
 
@@ -107,6 +117,8 @@ class Metrics:
         self.errors: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.probes: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.reloads: defaultdict[str, int] = defaultdict(int, ok=0, failed=0)
+        self.tier_prompts: defaultdict[tuple[str, str], TierPrompts] = defaultdict(TierPrompts)
+        """By pool and tier of capacity: prompts that fit no smaller tier."""
         self.tenants = Tenants()
         self.usage = Usage()
         self.reload_ok = True
@@ -175,6 +187,7 @@ class Metrics:
         _drop(self.all_series, pool)
         _drop(self._by_request, pool)
         _drop(self.usage.rows, pool)
+        _drop(self.tier_prompts, pool)
         self.abandoned.pop(pool, None)
         self.heartbeats.pop(pool, None)
         self.queue_waits.pop(pool, None)

@@ -28,6 +28,32 @@ SCALING: Final = (
         ("pool", "result"),
         "Replicas that came up (`ok`), that did not (`failed`), and that ended or hung later on (`died`).",
     ),
+    Row("tier_replicas", False, ("pool", "tier"), "Replicas by tier of capacity, those that start or end too."),
+    Row(
+        "tier_requests_total",
+        True,
+        ("pool", "tier"),
+        "Requests whose prompt, by estimate, fits no smaller tier of capacity than this one.",
+    ),
+    Row(
+        "changes_total",
+        True,
+        ("pool", "direction"),
+        "Changes brought about: as many served as were wanted (`up`), or all that were to go were gone (`down`).",
+    ),
+    Row(
+        "change_seconds_total",
+        True,
+        ("pool", "direction"),
+        "Time these changes took, from the decision on; over `changes_total` it is the time to scale up, or down.",
+    ),
+    Row(
+        "cold_start_requests_total",
+        True,
+        ("pool", "result"),
+        "Requests that had to wait for a place (`waited`), or failed or were shed (`failed`), while a replica that had "
+        "been asked for did not serve yet.",
+    ),
     Row("cold_start_seconds", False, ("pool",), "From starting a replica to its first token: configured, or learned."),
     Row(
         "forecast_skill_ratio",

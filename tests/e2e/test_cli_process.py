@@ -8,6 +8,8 @@ import shlex
 import shutil
 import signal
 import socket
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -15,10 +17,12 @@ import pytest
 import yaml
 
 from llmproxy import __version__
+from llmproxy.control.actuators.processes import signal_group
 from tests.harness.client import events, spoken
 from tests.harness.processes import Running, ServingProcess
 from tests.harness.proxy import settings
 from tests.harness.stage import CHAT, Stage, chat
+from tests.harness.waiting import until
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -63,6 +67,71 @@ async def test_a_command_that_does_not_exist() -> None:
     assert command.process.returncode == 2
     assert "sevre" in command.err
     assert "Traceback" not in command.err
+
+
+async def ask_once(url: str, model: str = "demo-model") -> int:
+    body = {**chat(stream=False), "model": model}
+    async with aiohttp.ClientSession() as http, http.post(url + CHAT, json=body) as answer:
+        return answer.status
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Iterator[Path]:
+    """A folder in whose own folders engines are recorded; none of them is left in the end."""
+    yield tmp_path
+    for file in tmp_path.glob("*/replicas.json"):
+        for row in json.loads(file.read_text())["replicas"]:
+            signal_group(row["pid"], signal.SIGKILL)
+
+
+async def scaled_to(url: str, is_so: Callable[[int], bool]) -> None:
+    """Wait until the pool `demo` has so many serving."""
+
+    async def found() -> bool:
+        async with aiohttp.ClientSession() as http, http.get(f"{url}/admin/scaling/demo") as answer:
+            view = await answer.json()
+        return is_so(sum(one["stage"] == "serving" for one in view["replicas"]))
+
+    await until(found, "replicas that serve", 60.0)
+
+
+async def test_the_demo_starts_engines_itself_from_none(engines: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(engines)}
+    async with Running("demo", "--autoscale", "--port", "0", "--admin-port", "0", env=env) as demo:
+        url = (await demo.says(r"curl -N (http://[^/]+)"))[1]
+        admin = (await demo.says(r"Scaling: (http://[^/]+)"))[1]
+        await scaled_to(admin, lambda count: count == 0)
+        async with aiohttp.ClientSession() as http, http.get(f"{admin}/admin/pools") as answer:
+            assert (await answer.json())["pools"][0]["backends"] == []
+        assert await ask_once(url, "another") == 404
+        assert await ask_once(url) == 200
+        assert set(await asyncio.gather(*(ask_once(url) for _ in range(60)))) == {200}
+        await scaled_to(admin, lambda count: count == 2)
+        demo.signal(signal.SIGINT)
+        assert await demo.ends() == 0
+    assert "Traceback" not in demo.err
+    assert list(engines.iterdir()) == [], "its folder is gone, and with it the engines"
+
+
+async def test_the_emulated_example_serves_as_make_serve_runs_it(engines: Path) -> None:
+    """Its own command, found on the path that `make serve` gives it."""
+    text = (Path(__file__).parents[2] / "config" / "scaling-emulated.yaml").read_text()
+    example = yaml.safe_load(text)
+    example["server"]["port"], example["admin"] = 0, {"port": 0}
+    (engines / "bin").mkdir()
+    command = engines / "bin" / "llmproxy"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m llmproxy "$@"\n')
+    command.chmod(0o755)
+    (engines / "c.yaml").write_text(yaml.safe_dump(example))
+    env = {**os.environ, "PATH": f"{engines / 'bin'}:{os.environ['PATH']}"}
+    async with Running("serve", "--config", str(engines / "c.yaml"), env=env) as proxy:
+        url = (await proxy.says(r"serving (http://\S+) over"))[1]
+        assert await ask_once(url) == 200
+        assert (engines / "run-emulated" / "replicas.json").exists()
+        proxy.signal(signal.SIGTERM)
+        assert await proxy.ends() == 0
+    rows = json.loads((engines / "run-emulated" / "replicas.json").read_text())["replicas"]
+    assert rows == [], "engines end with it"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

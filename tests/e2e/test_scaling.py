@@ -97,6 +97,14 @@ async def test_from_zero_the_first_request_succeeds(ground: Path, stage: Stage, 
     assert [one["policy"] for one in newest if one["replicas"] > one["before"]] == ["activation"]
     assert proxy.metric("llmproxy_scaling_starts_total", pool="main", result="ok") == 1
 
+    def counted() -> bool:
+        waited = proxy.metric("llmproxy_scaling_cold_start_requests_total", pool="main", result="waited")
+        return waited == 2 and proxy.metric("llmproxy_scaling_changes_total", pool="main", direction="up") == 1
+
+    await until(counted, "both counted as waiting for the first one")
+    assert proxy.metric("llmproxy_scaling_change_seconds_total", pool="main", direction="up") > 0.3
+    assert proxy.metric("llmproxy_scaling_cold_start_requests_total", pool="main", result="failed") == 0
+
 
 async def test_up_under_load_and_down_without_a_failed_request(ground: Path, stage: Stage, tmp_path: Path) -> None:
     proxy = await serve(stage, tmp_path, pool(ground, min=1, **UP_AND_DOWN))

@@ -120,6 +120,8 @@ async def test_costs(stage: Stage, tmp_path: Path) -> None:
     backend = await stage.backend()
     pool = {"backends": [{"url": backend.url, "id": "b1", "price_per_hour": 3600}]}
     proxy = await stage.serve(settings({"main": pool}, tmp_path / "access.jsonl"))
+    # A model's name is a label once a backend has told it.
+    await until(lambda: "emulated" in proxy.app.metrics._models, "the models")
     assert (await stage.ask(proxy, chat(stream=False, max_tokens=5))).status == 200
 
     async def told() -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from llmproxy.autoscaling import _decider, _history, _most
 from llmproxy.config.loader import parse
 from llmproxy.config.problem import ConfigError
 from llmproxy.config.scaling import ScalingConfig
@@ -15,6 +14,7 @@ from llmproxy.policies import check_policy
 from llmproxy.policy.scaling.base import Signals
 from llmproxy.policy.scaling.demand import DemandLaw
 from llmproxy.policy.scaling.forecast import Forecast
+from llmproxy.scaling_parts import decider_of, history_of, most_of
 from llmproxy.stores.history import MemoryHistory
 
 
@@ -23,15 +23,32 @@ def scaling(**settings: Any) -> ScalingConfig:
 
 
 def test_no_more_than_an_hour_is_paid_for() -> None:
-    assert _most(scaling()) == 10
-    assert _most(scaling(budget={"price_per_hour": 2.5, "per_hour": 10})) == 4
-    assert _most(scaling(budget={"price_per_hour": 2.5, "per_hour": 9.99})) == 3
-    assert _most(scaling(budget={"price_per_hour": 0.1, "per_hour": 100})) == 10
+    assert most_of(scaling()) == 10
+    assert most_of(scaling(budget={"price_per_hour": 2.5, "per_hour": 10})) == 4
+    assert most_of(scaling(budget={"price_per_hour": 2.5, "per_hour": 9.99})) == 3
+    assert most_of(scaling(budget={"price_per_hour": 0.1, "per_hour": 100})) == 10
+
+
+def test_tiers_have_their_own_prices_and_the_cheapest_bounds_their_number() -> None:
+    tiers = [{"name": "a"}, {"name": "b", "price_per_hour": 0.5}, {"name": "c", "price_per_hour": 8}]
+    settings = scaling(tiers_of_capacity=tiers, max=100, budget={"price_per_hour": 2, "per_hour": 10})
+    assert most_of(settings) == 20
+    tiers_of = decider_of(settings, Events(ManualClock())).tiers
+    assert tiers_of is not None
+    assert [one.price_per_hour for one in tiers_of.tiers] == [2.0, 0.5, 8.0]
+    assert decider_of(scaling(), Events(ManualClock())).tiers is None
+
+
+def test_a_tier_has_no_more_replicas_than_sets_of_gpus() -> None:
+    tiers = [{"name": "a", "gpus": ["0", "1"]}, {"name": "b", "gpus": ["2,3"], "max": 5}, {"name": "c", "max": 3}]
+    found = decider_of(scaling(tiers_of_capacity=tiers), Events(ManualClock())).tiers
+    assert found is not None
+    assert [one.max for one in found.tiers] == [2, 1, 3]
 
 
 def test_policies_are_built_and_bounded() -> None:
     settings = scaling(min=2, policies=[{"steps": {"signal": "queue_depth", "table": {"0": 1, "5": 50}}}])
-    decider = _decider(settings, Events(ManualClock()))
+    decider = decider_of(settings, Events(ManualClock()))
     assert decider.decide(Signals(now=0.0, ready=2, queue_depth=0), 0.0).replicas == 2
     assert decider.decide(Signals(now=1.0, ready=2, queue_depth=9), 1.0).replicas == 10
 
@@ -49,6 +66,10 @@ def test_policies_are_built_and_bounded() -> None:
         ("actuator: {kind: process, command: vllm serve}", "{port} must be in it"),
         ("actuator: {kind: webhook, url: 'http://h'}", "needs `url` and `secret`"),
         ("actuator: {kind: process, command: 'x {port}', ports: '9-8'}", "no range of ports"),
+        ("tiers_of_capacity: [{name: a}, {name: a}]", "two are called 'a'"),
+        ("tiers_of_capacity: [{name: a}, {name: b, prompt_tokens_max: 4k}]", "b takes shorter prompts than"),
+        ("tiers_of_capacity: [{name: a, command: vllm}]", "tiers_of_capacity[0].command: {port} must be in it"),
+        ("tiers_of_capacity: [{name: a, worth: 0}]", "tiers_of_capacity[0].worth"),
         ("actuator: dry_run", "pools.p.backends: is required"),
     ],
 )
@@ -68,18 +89,18 @@ def test_a_pool_with_both_is_refused() -> None:
 
 
 def test_demand_and_forecast_are_the_default() -> None:
-    policies = _decider(scaling(), Events(ManualClock())).policies
+    policies = decider_of(scaling(), Events(ManualClock())).policies
     assert [type(one) for one in policies[:2]] == [DemandLaw, Forecast]
-    named = _decider(scaling(policies=["demand"]), Events(ManualClock())).policies
+    named = decider_of(scaling(policies=["demand"]), Events(ManualClock())).policies
     assert Forecast not in [type(one) for one in named]
 
 
-def test_where_the_history_is_kept(tmp_path: Path) -> None:
+def test_where_thehistory_of_is_kept(tmp_path: Path) -> None:
     actuator = {"kind": "process", "command": "x {port}", "directory": str(tmp_path / "state")}
-    beside = _history("main", scaling(actuator=actuator))
+    beside = history_of("main", scaling(actuator=actuator))
     beside.remember("main", "a", "b")
     assert (tmp_path / "state" / "history.db").exists()
-    named = _history("main", scaling(actuator=actuator, history=str(tmp_path / "named.db")))
+    named = history_of("main", scaling(actuator=actuator, history=str(tmp_path / "named.db")))
     assert named.fact("main", "a") is None
     assert (tmp_path / "named.db").exists()
-    assert isinstance(_history("main", scaling(actuator="dry_run")), MemoryHistory)
+    assert isinstance(history_of("main", scaling(actuator="dry_run")), MemoryHistory)

@@ -1,6 +1,6 @@
 """The interface of all actuators."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,8 @@ class Instance:
     """It was told to end, and has not yet."""
     age_s: float = 0.0
     """Since it was started."""
+    tier: str = ""
+    """Which tier of capacity it is of, where there are tiers."""
 
 
 class ActuatorError(Exception):
@@ -35,6 +37,9 @@ class Actuator(Protocol):
     async def replicas(self) -> Sequence[Instance]:
         """Every instance there is, those that are stopping too."""
 
-    async def scale(self, count: int, *, leaving: Sequence[str] = (), fence: int = 0) -> None:
+    async def scale(
+        self, count: int, *, leaving: Sequence[str] = (), fence: int = 0, tiers: Mapping[str, int] | None = None
+    ) -> None:
         """Stop those in `leaving`, whatever their number, and then have `count` instances that are not stopping: start
-        some, or stop the youngest."""
+        some, or stop the youngest. `tiers`, where there are tiers of capacity: how many of each; they add up to
+        `count`."""

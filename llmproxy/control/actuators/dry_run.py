@@ -1,7 +1,7 @@
 """`{kind: dry_run}`: changes nothing and says what it would have done."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmproxy.control.actuators.base import Instance
 
@@ -25,7 +25,9 @@ class DryRun:
     async def replicas(self) -> Sequence[Instance]:
         return ()
 
-    async def scale(self, count: int, *, leaving: Sequence[str] = (), fence: int = 0) -> None:
+    async def scale(
+        self, count: int, *, leaving: Sequence[str] = (), fence: int = 0, tiers: Mapping[str, int] | None = None
+    ) -> None:
         if count == self.last:
             return
         gone = f", without {', '.join(leaving)}" if leaving else ""

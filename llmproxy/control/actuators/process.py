@@ -43,9 +43,20 @@ _log = logging.getLogger("llmproxy.control.actuators")
 
 
 @dataclass(frozen=True, slots=True)
+class EngineKind:
+    """How engines of one tier of capacity are started: the command, beside `ProcessOptions.env` this, and its own sets
+    of GPUs."""
+
+    command: str
+    gpu: str = ""
+    gpus: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessOptions:
     command: str
-    """`{port}`, `{id}` and `{gpus}` are put in."""
+    """`{port}`, `{id}` and `{gpus}` are put in; `{tier}` and `{gpu}` too where there are tiers."""
     directory: Path
     """For the state file and the logs."""
     host: str = "127.0.0.1"
@@ -58,6 +69,12 @@ class ProcessOptions:
     log_max_bytes: int = 50 * 1024**2
     on_exit_stop: bool = False
     """Whether engines end with the proxy."""
+    tiers: Mapping[str, EngineKind] = field(default_factory=dict)
+    """By name; empty: all engines are of one kind, which has no name."""
+
+    def kind(self, tier: str) -> EngineKind | None:
+        """None: there is no such tier (any more)."""
+        return self.tiers.get(tier) if self.tiers else None if tier else EngineKind(self.command, gpus=self.gpus)
 
 
 @dataclass(slots=True, eq=False)
@@ -128,55 +145,72 @@ class ProcessActuator:
                 f"http://{self._options.host}:{engine.record.port}",
                 engine.stopping is not None,
                 max(now - engine.record.started_unix_s, 0.0),
+                engine.record.tier,
             )
             for engine in self._engines.values()
         ]
 
-    async def scale(self, count: int, *, leaving: Sequence[str] = (), fence: int = 0) -> None:
+    async def scale(
+        self, count: int, *, leaving: Sequence[str] = (), fence: int = 0, tiers: Mapping[str, int] | None = None
+    ) -> None:
         await self.start()
         await asyncio.to_thread(self._tend)
         for id in leaving:
             if id in self._engines:
                 self._begin_stop(self._engines[id], "drained, or given up")
-        running = [engine for engine in self._engines.values() if engine.stopping is None]
+        for tier, wanted in ({"": count} if tiers is None else tiers).items():
+            await self._bring_to(tier, wanted)
+
+    async def _bring_to(self, tier: str, count: int) -> None:
+        """So many of one tier."""
+        kind = self._options.kind(tier)
+        if kind is None:
+            raise ActuatorError(f"there is no tier of capacity {tier!r}")
+        running = [one for one in self._engines.values() if one.stopping is None and one.record.tier == tier]
         youngest = sorted(running, key=lambda engine: engine.record.started_unix_s, reverse=True)
         for engine in youngest[: max(len(running) - count, 0)]:
             self._begin_stop(engine, "no longer wanted")
         for _ in range(count - len(running)):
-            if not self._gpus_come_free():
-                await self._start_one()
+            if not self._gpus_come_free(kind):
+                await self._start_one(tier, kind)
 
     # -- starting --------------------------------------------------------------------------------------------------
 
-    async def _start_one(self) -> None:
-        options = self._options
-        gpus = self._free_gpus()
+    async def _start_one(self, tier: str, kind: EngineKind) -> None:
+        gpus = self._free_gpus(kind)
         port = self._free_port()
         id = f"{self._pool}-{secrets.token_hex(3)}"
-        record = Record(id, secrets.token_hex(16), port, gpus, self._digest(), self._wall())
+        mark, digest = secrets.token_hex(16), self._digest(kind)
+        record = Record(id, mark, port, gpus, digest, self._wall(), tier=tier)
         engine = _Engine(record)
         self._engines[id] = engine
         try:
             # First, so that there is no moment in which an engine runs that nobody could find again.
             self._save()
-            engine.child = await asyncio.to_thread(self._spawn, record)
+            engine.child = await asyncio.to_thread(self._spawn, record, kind)
         except (OSError, ActuatorError) as error:
             del self._engines[id]
             self._save()
             why = error.strerror if isinstance(error, OSError) else error
-            raise ActuatorError(f"{shlex.split(options.command)[0]} cannot be started: {why}") from None
+            raise ActuatorError(f"{shlex.split(kind.command)[0]} cannot be started: {why}") from None
         engine.record = replace(record, pid=engine.child.pid, ticks=processes.started_ticks(engine.child.pid) or 0)
         self._save()
         where = f" on GPU {gpus[0]}" if gpus else ""
         _log.info("pool %s: started %s (process %d) at port %d%s", self._pool, id, engine.child.pid, port, where)
 
-    def _spawn(self, record: Record) -> "subprocess.Popen[bytes]":
+    def _spawn(self, record: Record, kind: EngineKind) -> "subprocess.Popen[bytes]":
         gpus = record.gpus[0] if record.gpus else ""
-        puts = {"{port}": str(record.port), "{id}": record.id, "{gpus}": gpus}
-        arguments = shlex.split(self._options.command)
+        puts = {
+            "{port}": str(record.port),
+            "{id}": record.id,
+            "{gpus}": gpus,
+            "{tier}": record.tier,
+            "{gpu}": kind.gpu,
+        }
+        arguments = shlex.split(kind.command)
         for name, value in puts.items():
             arguments = [argument.replace(name, value) for argument in arguments]
-        env = {**os.environ, **self._options.env, MARK: record.mark}
+        env = {**os.environ, **self._options.env, **kind.env, MARK: record.mark}
         if record.gpus:
             env["CUDA_VISIBLE_DEVICES"] = gpus
         log = self._log_of(record.id)
@@ -192,20 +226,20 @@ class ProcessActuator:
                 start_new_session=True,
             )
 
-    def _gpus_come_free(self) -> bool:
+    def _gpus_come_free(self, kind: EngineKind) -> bool:
         """Whether none is free, but will be when those that are stopping have ended: then it will be asked again."""
         taken = [gpus for engine in self._engines.values() for gpus in engine.record.gpus]
         stopping = any(engine.stopping is not None for engine in self._engines.values())
-        return bool(self._options.gpus) and stopping and set(self._options.gpus) <= set(taken)
+        return bool(kind.gpus) and stopping and set(kind.gpus) <= set(taken)
 
-    def _free_gpus(self) -> tuple[str, ...]:
-        if not self._options.gpus:
+    def _free_gpus(self, kind: EngineKind) -> tuple[str, ...]:
+        if not kind.gpus:
             return ()
         taken = [gpus for engine in self._engines.values() for gpus in engine.record.gpus]
-        for gpus in self._options.gpus:
+        for gpus in kind.gpus:
             if gpus not in taken:
                 return (gpus,)
-        raise ActuatorError(f"all {len(self._options.gpus)} sets of GPUs are in use")
+        raise ActuatorError(f"all {len(kind.gpus)} sets of GPUs are in use")
 
     def _free_port(self) -> int:
         taken = {engine.record.port for engine in self._engines.values()}
@@ -233,7 +267,8 @@ class ProcessActuator:
         if not processes.is_same(record.pid, record.ticks):
             return
         engine = self._engines[record.id] = _Engine(record)
-        if record.command != self._digest():
+        kind = self._options.kind(record.tier)
+        if kind is None or record.command != self._digest(kind):
             self._begin_stop(engine, "it was started with another command")
         else:
             _log.info("pool %s: took over %s (process %d)", self._pool, record.id, record.pid)
@@ -315,7 +350,7 @@ class ProcessActuator:
         for file in sorted(logs, key=lambda file: file.stat().st_mtime, reverse=True)[_LOGS_KEPT:]:
             file.unlink(missing_ok=True)
 
-    def _digest(self) -> str:
-        options = self._options
-        text = "\0".join([options.command, *(f"{name}={value}" for name, value in sorted(options.env.items()))])
+    def _digest(self, kind: EngineKind) -> str:
+        env = {**self._options.env, **kind.env}
+        text = "\0".join([kind.command, *(f"{name}={value}" for name, value in sorted(env.items()))])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

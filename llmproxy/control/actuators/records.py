@@ -29,6 +29,7 @@ class Record:
     started_unix_s: float
     pid: int = 0
     ticks: int = 0
+    tier: str = ""
 
 
 class Records:

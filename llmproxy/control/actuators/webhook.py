@@ -6,7 +6,9 @@
 
 Those in `leaving` have been drained or given up: they go in any case, and then there should be `replicas`. `action` is
 `scale`, or `status`, which asks for the same answer and carries no number. The answer lists what there is
-now, not what there will be; `url` may be left out while it is not known, `stopping` and `age_s` always. A repeated
+now, not what there will be; `url` may be left out while it is not known, `stopping` and `age_s` always. Where the pool
+has tiers of capacity, `tiers` says how many of each (`{"small": 2, "big": 1}`, which is `replicas` in all), and each
+replica in the answer has its `tier`. A repeated
 message has the same `id`: it is one, not two. `fence` never goes down: who has seen a
 higher one answers 409, and the leader that was one gives up. Every message is signed (`signing.py`).
 """
@@ -17,7 +19,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +33,7 @@ ATTEMPTS: Final = 3
 _PAUSE_S: Final = 0.5
 _ANSWER_MAX_BYTES: Final = 1024**2
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TIER_MAX_CHARS: Final = 100
 _URL: Final = re.compile(r"https?://[!-~]+")
 
 _log = logging.getLogger("llmproxy.control.actuators")
@@ -77,8 +80,11 @@ class WebhookActuator:
     async def replicas(self) -> Sequence[Instance]:
         return _instances(await self._send({"action": "status"}))
 
-    async def scale(self, count: int, *, leaving: Sequence[str] = (), fence: int = 0) -> None:
-        await self._send({"action": "scale", "replicas": count, "leaving": list(leaving), "fence": fence})
+    async def scale(
+        self, count: int, *, leaving: Sequence[str] = (), fence: int = 0, tiers: Mapping[str, int] | None = None
+    ) -> None:
+        message: dict[str, Any] = {"action": "scale", "replicas": count, "leaving": list(leaving), "fence": fence}
+        await self._send(message if tiers is None else {**message, "tiers": dict(tiers)})
 
     async def _send(self, message: dict[str, Any]) -> Any:
         await self.start()
@@ -138,4 +144,7 @@ def _instance(row: Any) -> Instance:
         raise ActuatorError(f"replica {id} has an unusable url")
     if not isinstance(age_s, (int, float)) or isinstance(age_s, bool):
         raise ActuatorError(f"replica {id} has an unusable age_s")
-    return Instance(id, url.rstrip("/"), fields.get("stopping") is True, float(age_s))
+    tier = fields.get("tier", "")
+    if not isinstance(tier, str) or len(tier) > _TIER_MAX_CHARS:
+        raise ActuatorError(f"replica {id} has an unusable tier")
+    return Instance(id, url.rstrip("/"), fields.get("stopping") is True, float(age_s), tier)

@@ -46,13 +46,19 @@ class Autoscalers:
         if scaler is not None:
             scaler.parts.lives.hung(backend)
 
-    def outside_per_hour(self, pool: str) -> float:
-        """What replicas cost that are no members of the pool: those that start, rest or end."""
+    def outside_per_hour(self, pool: str) -> Mapping[tuple[str, bool], float]:
+        """What replicas cost that are no members of the pool (those that start, rest or end), by their tier of capacity
+        and whether they are on the spot market."""
         scaler = self.scalers.get(pool)
         if scaler is None:
-            return 0.0
-        outside = sum(one.backend is None for one in scaler.parts.fleet.replicas.values())
-        return outside * scaler.parts.lives.terms.price_per_hour
+            return {}
+        outside: dict[tuple[str, bool], float] = {}
+        for one in scaler.parts.fleet.replicas.values():
+            terms = scaler.parts.lives.terms.of(one.tier)
+            if one.backend is None and terms.price_per_hour:
+                kind = one.tier, terms.spot
+                outside[kind] = outside.get(kind, 0.0) + terms.price_per_hour
+        return outside
 
     def is_paused(self, pool: str) -> bool:
         return EVERYWHERE in self._paused or pool in self._paused
@@ -110,10 +116,15 @@ class Autoscalers:
             "pool": pool,
             "desired": scaler.desired,
             "max": parts.most,
+            "tiers": _tiers(scaler) if parts.decider.tiers is not None else None,
             "leads": scaler.token is not None,
             "paused": self._paused.get(pool) or self._paused.get(EVERYWHERE),
             "dry_run": parts.dry,
             "cold_start_s": round(parts.times.expected_s, 1),
+            "cold_starts": {
+                "requests": dict(parts.cold_starts.requests),
+                "last_change_s": {way: round(took, 1) for way, took in parts.cold_starts.last_s.items()},
+            },
             "backoff_s": round(parts.backoff.wait_s(now), 1),
             "events": parts.events.shown(),
             "replicas": [
@@ -121,6 +132,7 @@ class Autoscalers:
                     "id": one.id,
                     "url": one.url,
                     "stage": one.stage.value,
+                    "tier": one.tier or None,
                     "for_s": round(now - one.since, 1),
                     "age_s": round(now - one.asked_at, 1),
                     "in_flight": one.backend.load.in_flight if one.backend is not None else 0,
@@ -141,6 +153,12 @@ class Autoscalers:
                 for pool, one in self.scalers.items()
                 for stage in Stage
             },
+            "llmproxy_scaling_tier_replicas": lambda: {
+                (pool, tier): float(one.parts.fleet.staying(tier))
+                for pool, one in self.scalers.items()
+                if one.parts.decider.tiers is not None
+                for tier in one.parts.fleet.tiers
+            },
             "llmproxy_scaling_wanted_replicas": self._wanted,
             "llmproxy_scaling_decisions_total": lambda: {
                 key: float(count) for one in self.scalers.values() for key, count in one.parts.decisions.counts.items()
@@ -149,6 +167,21 @@ class Autoscalers:
                 (pool, result): float(count)
                 for pool, one in self.scalers.items()
                 for result, count in one.parts.lives.starts.items()
+            },
+            "llmproxy_scaling_changes_total": lambda: {
+                (pool, way): float(count)
+                for pool, one in self.scalers.items()
+                for way, count in one.parts.cold_starts.changes.items()
+            },
+            "llmproxy_scaling_change_seconds_total": lambda: {
+                (pool, way): seconds
+                for pool, one in self.scalers.items()
+                for way, seconds in one.parts.cold_starts.seconds.items()
+            },
+            "llmproxy_scaling_cold_start_requests_total": lambda: {
+                (pool, result): float(count)
+                for pool, one in self.scalers.items()
+                for result, count in one.parts.cold_starts.requests.items()
             },
             "llmproxy_scaling_cold_start_seconds": lambda: {
                 (pool,): one.parts.times.expected_s for pool, one in self.scalers.items()
@@ -184,3 +217,21 @@ class Autoscalers:
                 key = pool, opinion.policy
                 found[key] = max(found.get(key, 0.0), float(opinion.replicas))
         return found
+
+
+def _tiers(scaler: PoolScaler) -> list[dict[str, Any]]:
+    parts = scaler.parts
+    fleet, terms = parts.fleet, parts.lives.terms
+    return [
+        {
+            "tier": tier,
+            "desired": scaler.tiers.get(tier, 0) if scaler.desired is not None else None,
+            "serving": fleet.count(Stage.SERVING, tier=tier),
+            "present": fleet.staying(tier),
+            "price_per_hour": terms.of(tier).price_per_hour,
+            "spot": terms.of(tier).spot,
+            "prompt_tokens_max": terms.of(tier).prompt_tokens_max,
+            "requests_waiting_for_it": parts.pool.awaited.get(tier, 0),
+        }
+        for tier in fleet.tiers
+    ]

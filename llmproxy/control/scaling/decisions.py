@@ -64,6 +64,7 @@ def _view(record: Record) -> dict[str, Any]:
         "replicas": decision.replicas,
         "policy": record.policy,
         "reason": decision.reason,
+        "tiers": dict(decision.tiers) or None,
         "limits": list(decision.limits),
         "alerts": list(decision.alerts),
         "acted_upon": record.acts,

@@ -44,6 +44,7 @@ class Replica:
     adopted: bool = False
     """It was there before us, and teaches nothing about starting."""
     bad_since: float | None = None
+    tier: str = ""
 
     def move(self, stage: Stage, now: float) -> None:
         self.stage, self.since = stage, now
@@ -61,9 +62,11 @@ class Changes:
 
 
 class Fleet:
-    """Replicas by id."""
+    """Replicas by id. `tiers`: the names of the tiers of capacity, one without a name where there are none; an instance
+    of a tier nobody knows counts as one of the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, tiers: Sequence[str] = ("",)) -> None:
+        self.tiers = tuple(tiers)
         self.replicas: dict[str, Replica] = {}
 
     def see(self, instances: Iterable[Instance], now: float) -> Changes:
@@ -73,7 +76,8 @@ class Fleet:
         for id, instance in listed.items():
             replica = self.replicas.get(id)
             if replica is None:
-                replica = Replica(id, instance.url, now - instance.age_s, since=now)
+                tier = instance.tier if instance.tier in self.tiers else self.tiers[0]
+                replica = Replica(id, instance.url, now - instance.age_s, since=now, tier=tier)
                 self.replicas[id] = replica
                 if instance.stopping:
                     replica.move(Stage.STOPPING, now)
@@ -87,25 +91,36 @@ class Fleet:
             (changes.gone if replica.stage is Stage.STOPPING else changes.died).append(replica)
         return changes
 
-    def at(self, *stages: Stage) -> list[Replica]:
-        """Those in one of these stages, the oldest first."""
-        return sorted((one for one in self.replicas.values() if one.stage in stages), key=lambda one: one.asked_at)
+    def at(self, *stages: Stage, tier: str | None = None) -> list[Replica]:
+        """Those in one of these stages (of `tier`; None: of any), the oldest first."""
+        found = (one for one in self.replicas.values() if one.stage in stages and tier in (None, one.tier))
+        return sorted(found, key=lambda one: one.asked_at)
 
-    def count(self, *stages: Stage) -> int:
-        return sum(one.stage in stages for one in self.replicas.values())
+    def count(self, *stages: Stage, tier: str | None = None) -> int:
+        return sum(one.stage in stages and tier in (None, one.tier) for one in self.replicas.values())
 
     @property
     def present(self) -> int:
         """All that were not told to stop."""
         return sum(one.stage is not Stage.STOPPING for one in self.replicas.values())
 
+    def staying(self, tier: str) -> int:
+        """Those of one tier that were not told to stop."""
+        return sum(one.stage is not Stage.STOPPING and one.tier == tier for one in self.replicas.values())
+
 
 def victims(
-    fleet: Fleet, count: int, in_flight: Callable[[Replica], int], last_holders: Iterable[Replica]
+    fleet: Fleet,
+    count: int,
+    in_flight: Callable[[Replica], int],
+    last_holders: Iterable[Replica],
+    tier: str | None = None,
 ) -> Sequence[Replica]:
     """Which `count` replicas can best be spared: those that still start, the youngest first; then of those that serve
     the least busy, and the last holder of a session or a LoRA adapter only when all others are spared already."""
     holders = set(last_holders)
-    coming = sorted(fleet.at(*COMING), key=lambda one: -one.asked_at)
-    serving = sorted(fleet.at(Stage.SERVING), key=lambda one: (one in holders, in_flight(one), -one.asked_at))
+    coming = sorted(fleet.at(*COMING, tier=tier), key=lambda one: -one.asked_at)
+    serving = sorted(
+        fleet.at(Stage.SERVING, tier=tier), key=lambda one: (one in holders, in_flight(one), -one.asked_at)
+    )
     return [*coming, *serving][:count]

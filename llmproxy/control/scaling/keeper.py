@@ -73,6 +73,15 @@ class Keeper:
     def is_prepared(self, decider: Decider, cold_start_s: float | None) -> bool:
         return decider is self._prepared and all(one.is_prepared(cold_start_s) for one in _forecasts(decider))
 
+    async def history(self) -> list[Point]:
+        """Demand by the minute, as far as it is kept. None where it cannot be read."""
+        try:
+            kept = await asyncio.to_thread(self._store.read, self._pool, 0)
+        except HistoryError as error:
+            self._troubled(str(error))
+            kept = []
+        return sorted({**dict(kept), **dict(self._points.values())}.items())
+
     def take(self, decider: Decider) -> None:
         """Whatever is new there is to be kept; also before its place is taken by another."""
         for forecast in _forecasts(decider):

@@ -7,8 +7,8 @@ counts against nobody's health.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from llmproxy.config.backend import BackendConfig
@@ -31,18 +31,31 @@ _log = logging.getLogger("llmproxy.control.scaling")
 
 
 @dataclass(frozen=True, slots=True)
+class TierTerms:
+    """What replicas of one tier of capacity are to the pool."""
+
+    weight: float = 1.0
+    price_per_hour: float = 0.0
+    spot: bool = False
+    max_concurrency: int | None = None
+    prompt_tokens_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What the configuration says of lives."""
 
     drain_s: float = 600.0
     replace_after_s: float = 60.0
     """A serving replica that has been unhealthy for so long is replaced."""
-    max_concurrency: int | None = None
-    weight: float = 1.0
-    price_per_hour: float = 0.0
     warm_size: int = 0
     warm_by_sleep: bool = True
     prompts: tuple[dict[str, Any], ...] = ()
+    tiers: Mapping[str, TierTerms] = field(default_factory=dict)
+    """By name; where there are no tiers, one without a name."""
+
+    def of(self, tier: str) -> TierTerms:
+        return self.tiers.get(tier) or TierTerms()
 
 
 class Lives:
@@ -81,6 +94,10 @@ class Lives:
         tasks = list(self._tasks.values())
         self._tasks.clear()
         await end_tasks(*tasks)
+
+    def cost_per_hour(self, *stages: Stage) -> float:
+        """Of the replicas in these stages."""
+        return sum(self.terms.of(one.tier).price_per_hour for one in self._fleet.at(*stages))
 
     # -- what happens to them --------------------------------------------------------------------------------------
 
@@ -233,15 +250,17 @@ class Lives:
             replica.backend = live.get(replica.id)
 
     def _spec(self, replica: Replica) -> BackendSpec:
-        terms = self.terms
+        terms = self.terms.of(replica.tier)
         config = BackendConfig(
             url=replica.url,
             id=replica.id,
             weight=terms.weight,
             max_concurrency=terms.max_concurrency,
             price_per_hour=terms.price_per_hour,
+            spot=terms.spot,
         )
-        return config.spec(self._pool.name)
+        spec = config.spec(self._pool.name)
+        return replace(spec, tier=replica.tier, prompt_tokens_max=terms.prompt_tokens_max)
 
     def _watch(self, replica: Replica, now: float) -> None:
         backend = replica.backend

@@ -7,14 +7,15 @@ from intervals in which requests waited all the time.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from llmproxy.control.scaling.host import Host
+from llmproxy.control.scaling.tier_meter import TierMeter
 from llmproxy.core.backend import Backend, Gauges, GpuGauges, Status
 from llmproxy.core.pool import Pool
-from llmproxy.policy.scaling.base import Percentiles, Rates, Signals
+from llmproxy.policy.scaling.base import Percentiles, Rates, Signals, TierState
 from llmproxy.policy.scaling.capacity import Capacity
 from llmproxy.policy.scaling.meter import DemandMeter
 from llmproxy.telemetry.metrics import Histogram, Metrics, Series
@@ -64,12 +65,14 @@ class Meter:
         slo_ttft_s: float | None = None,
         configured: Rates | None = None,
         host: Host | None = None,
+        tiers: Sequence[str] = (),
     ) -> None:
+        self._tiers = {tier: TierMeter(metrics, (pool.name, tier), now) for tier in tiers}
         self.slo_ttft_s = slo_ttft_s
         self._demand = DemandMeter(now)
         self._capacity = Capacity(configured)
         self._learn_from: Sample | None = None
-        self._learn_ready = 0
+        self._learn_ready = 0.0
         self._waited_throughout = True
         self._pool = pool
         self._metrics = metrics
@@ -98,6 +101,8 @@ class Meter:
             prefill = (sample.prefill - samples[0].prefill) / finished if finished else 0.0
             decode = (sample.completion - samples[0].completion) / finished if finished else 0.0
             self._demand.count(now, requests, requests * prefill, requests * decode)
+        for tier in self._tiers.values():
+            tier.sample(now)
         self._learn(sample)
         cpu = self._host.cpu()
         self._cpu = cpu if cpu is not None else self._cpu
@@ -148,6 +153,18 @@ class Meter:
             cold_start_s=cold_start_s,
             queries=tuple(queries),
         )
+
+    def waited_and_failed(self) -> tuple[int, int]:
+        """All requests so far that had to wait for a place, and that failed upstream or were shed."""
+        waits = self._metrics.queue_waits.get(self._pool.name)
+        last = self._samples[-1] if self._samples else None
+        return sum(waits.counts) if waits is not None else 0, last.failed + last.shed if last is not None else 0
+
+    def tier(self, name: str, ready: int, starting: int) -> TierState:
+        """One tier of capacity, with `ready` and `starting` replicas."""
+        found = self._tiers.get(name)
+        demand = found.demand.demand(self._samples[-1].at).last_60s if found is not None and self._samples else Rates()
+        return TierState(name, ready, starting, waiting=self._pool.awaited.get(name, 0), demand=demand)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -204,10 +221,13 @@ class Meter:
 
     def _learn(self, sample: Sample) -> None:
         """Look every now and then what was served, and whether more was there to be served."""
-        waiting = self._waiting(sample.at) > 0
+        # Who waits for a larger replica says nothing of what the others can do.
+        waiting = self._waiting(sample.at) > sum(self._pool.awaited.values())
         self._waited_throughout = self._waited_throughout and waiting
         began = self._learn_from
-        ready = sum(backend.status is Status.HEALTHY for backend in self._pool.backends)
+        healthy = [one for one in self._pool.backends if one.status is Status.HEALTHY]
+        # A tier's weight is what its replicas are worth.
+        ready = sum(one.spec.weight if one.spec.tier else 1.0 for one in healthy)
         if began is None or ready != self._learn_ready:
             # One that came or went in between makes it an interval of neither number.
             self._learn_from, self._learn_ready, self._waited_throughout = sample, ready, waiting
@@ -219,7 +239,7 @@ class Meter:
             *((getattr(sample, name) - getattr(began, name)) / elapsed_s for name in ("done", "prefill", "completion"))
         )
         warm = all(backend.weight == backend.spec.weight for backend in self._pool.backends)
-        self._capacity.observe(served, ready if warm else 0, self._waited_throughout, not waiting, elapsed_s)
+        self._capacity.observe(served, ready if warm else 0.0, self._waited_throughout, not waiting, elapsed_s)
         self._learn_from, self._waited_throughout = sample, waiting
 
     def _missed(self, last: Sample, memory: Sample) -> float | None:

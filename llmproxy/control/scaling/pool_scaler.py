@@ -7,27 +7,31 @@ no replica is there or coming. What it asks of the actuator is a number, so a ca
 import asyncio
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.actuators.base import Actuator, ActuatorError
 from llmproxy.control.scaling.backoff import Backoff
+from llmproxy.control.scaling.cold_starts import ColdStarts
 from llmproxy.control.scaling.decisions import Decisions, Record
 from llmproxy.control.scaling.events import Events
-from llmproxy.control.scaling.fleet import COMING, Fleet, Replica, Stage, victims
+from llmproxy.control.scaling.fleet import COMING, Fleet, Replica, Stage
 from llmproxy.control.scaling.keeper import KEEP_EVERY_S, Keeper
 from llmproxy.control.scaling.leader import Leadership
 from llmproxy.control.scaling.lives import Lives
 from llmproxy.control.scaling.meter import Meter, Replicas
+from llmproxy.control.scaling.moves import Bounds, Moves, Plan
 from llmproxy.control.scaling.queries import Queries
 from llmproxy.control.scaling.start_times import StartTimes
 from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Status
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
+from llmproxy.policy.scaling.base import TierState
 from llmproxy.policy.scaling.decision import Decider
+from llmproxy.policy.scaling.tiers import with_tiers
 
 LOOK_EVERY_S: Final = 0.5
 SAMPLE_EVERY_S: Final = 1.0
@@ -67,7 +71,10 @@ class Parts:
     keeper: Keeper
     most: int
     """No decision and no warm pool makes more instances than this."""
+    most_per_hour: float = math.inf
+    """Nor ones that cost more than this in all."""
     dry: bool = False
+    cold_starts: ColdStarts = field(default_factory=ColdStarts)
 
 
 class PoolScaler:
@@ -86,13 +93,16 @@ class PoolScaler:
         self.pace = pace
         self.desired: int | None = None
         """What was decided last and is being brought about; None before that, and while nothing is."""
+        self.tiers: dict[str, int] = {}
+        """The same by tier of capacity; one without a name where there are none."""
         self.token: int | None = None
         self._clock = clock
         self._wall = wall
         self._paused = paused
         self._task: asyncio.Task[None] | None = None
-        self._asked: tuple[int, float] | None = None
-        """The last number the actuator took, and when."""
+        self._moves = Moves(parts.fleet, parts.lives, parts.backoff.wait_s)
+        self._asked: tuple[Mapping[str, int], float] | None = None
+        """The last numbers the actuator took, and when."""
         self._due = dict.fromkeys(("lease", "poll", "sample", "decide"), -math.inf)
         self._due["keep"] = clock() + KEEP_EVERY_S
         self._trouble = ""
@@ -138,9 +148,15 @@ class PoolScaler:
                 self._asked = None
         if self._is_due("sample", SAMPLE_EVERY_S):
             parts.meter.sample(self._clock())
+            is_cold = parts.fleet.count(*COMING) > 0 or (self.desired or 0) > parts.fleet.count(Stage.SERVING)
+            parts.cold_starts.counted(*parts.meter.waited_and_failed(), is_cold=is_cold)
         if self._is_due("poll", self.pace.poll_s) and not await self._poll():
             return
         over = parts.lives.tick(self._clock())
+        fleet = parts.fleet
+        parts.cold_starts.saw(
+            fleet.count(Stage.SERVING), len(fleet.replicas) - fleet.count(Stage.STANDBY), self._clock()
+        )
         if self._is_due("decide", self.pace.interval_s) or self._is_urgent():
             await self._prepare()
             self._decide()
@@ -193,6 +209,23 @@ class PoolScaler:
             coming = max(self.desired - serving, 0)
         return Replicas(serving, coming, fleet.count(Stage.DRAINING), fleet.count(Stage.STANDBY))
 
+    def _tier_states(self) -> tuple[TierState, ...]:
+        """The same by tier of capacity, where there are tiers."""
+        parts = self.parts
+        states = []
+        for number, tier in enumerate(parts.fleet.tiers):
+            if parts.dry:
+                states.append(parts.meter.tier(tier, 0 if number else self.counts().ready, 0))
+                continue
+            serving, coming = parts.fleet.count(Stage.SERVING, tier=tier), parts.fleet.count(*COMING, tier=tier)
+            state = parts.meter.tier(tier, serving, coming)
+            if self._acts and self.desired is not None:
+                decided = self.tiers.get(tier, 0)
+                beyond = max(serving - decided, 0)
+                state = replace(state, ready=serving - beyond, starting=max(decided - serving, 0), leaving=beyond)
+            states.append(state)
+        return tuple(states)
+
     async def _prepare(self) -> None:
         parts = self.parts
         # Until it is so: a reload may bring another decider while this one learns.
@@ -204,12 +237,17 @@ class PoolScaler:
         signals = parts.meter.signals(
             now, self._wall(), self.counts(), cold_start_s=parts.times.expected_s, queries=parts.queries.answers(now)
         )
+        if parts.decider.tiers is not None:
+            resting = parts.lives.cost_per_hour(Stage.DRAINING, Stage.STANDBY)
+            signals = with_tiers(signals, parts.decider.tiers.tiers, self._tier_states(), resting)
         parts.decider.guardrails.paused = self._paused()
         decision = parts.decider.decide(signals, now)
         parts.decisions.add(Record(self._wall(), decision, self._acts))
         if self._acts:
             parts.decider.done(decision.change, now)
+            parts.cold_starts.decided(signals.actual, decision.replicas, now)
             self.desired = decision.replicas
+            self.tiers = dict(decision.tiers) or {"": decision.replicas}
         else:
             # Where nothing is brought about, what is there is where the next decision begins.
             self.desired = None
@@ -220,82 +258,33 @@ class PoolScaler:
         parts = self.parts
         if self.desired is None:
             return
-        desired = min(self.desired, parts.most)
-        parts.lives.target = desired
-        self._up(desired)
-        leaving = self._down(desired, over)
-        missing = self._missing(desired, leaving)
-        count = parts.fleet.present - len(leaving) + missing
-        if not leaving and not missing:
-            self._asked = count, self._clock()
+        bounds = Bounds(parts.most, parts.most_per_hour)
+        tiers = self._moves.within(self.tiers, bounds)
+        parts.lives.target = sum(tiers.values())
+        plan = self._moves.plan(tiers, over, bounds, self._clock())
+        if not plan.leaving and not plan.missing:
+            self._asked = plan.tiers, self._clock()
             return
-        if not leaving and self._asked is not None:
+        if not plan.leaving and self._asked is not None:
             asked, at = self._asked
-            if asked == count and self._clock() - at < _ASK_AGAIN_S:
+            if asked == plan.tiers and self._clock() - at < _ASK_AGAIN_S:
                 return
-        await self._scale(count, leaving)
+        await self._scale(plan)
 
-    def _up(self, desired: int) -> None:
-        """First those that are here already: on their way out, or resting."""
-        fleet, lives = self.parts.fleet, self.parts.lives
-        need = desired - fleet.count(Stage.SERVING) - fleet.count(*COMING)
-        draining = [one for one in reversed(fleet.at(Stage.DRAINING)) if not one.recycle]
-        for replica in draining[: max(need, 0)]:
-            lives.undrain(replica)
-            need -= 1
-        for replica in fleet.at(Stage.STANDBY)[: max(need, 0)]:
-            lives.rouse(replica)
-            need -= 1
-        surplus = fleet.count(Stage.SERVING) + fleet.count(*COMING) - desired
-        spared = [one for one in self._victims(max(surplus, 0)) if one.stage is Stage.SERVING]
-        for replica in spared:
-            lives.drain(replica)
-
-    def _down(self, desired: int, over: list[Replica]) -> list[Replica]:
-        """Who leaves now: drained ones that the warm pool has no room for, and starts that nobody needs any more."""
-        fleet, lives = self.parts.fleet, self.parts.lives
-        leaving = []
-        room = lives.terms.warm_size - fleet.count(Stage.STANDBY)
-        for replica in over:
-            if replica.stage is Stage.DRAINING and not replica.recycle and room > 0:
-                lives.rest(replica)
-                room -= 1
-            elif replica.stage in (Stage.DRAINING, *COMING):
-                leaving.append(replica)
-        coming = [one for one in reversed(fleet.at(*COMING)) if one not in leaving]
-        surplus = fleet.count(Stage.SERVING) + len(coming) - desired - max(room, 0)
-        leaving += coming[: max(surplus, 0)]
-        resting = fleet.at(Stage.STANDBY)
-        leaving += resting[: max(len(resting) - lives.terms.warm_size, 0)]
-        return leaving
-
-    def _missing(self, desired: int, leaving: list[Replica]) -> int:
-        """How many to start: for the work, and for the warm pool; never beyond the bound, nor against the backoff."""
-        fleet, lives = self.parts.fleet, self.parts.lives
-        staying = [one for one in fleet.at(*COMING, Stage.SERVING, Stage.STANDBY) if one not in leaving]
-        room = self.parts.most - (fleet.present - len(leaving))
-        missing = min(desired + lives.terms.warm_size - len(staying), room)
-        return max(missing, 0) if not self.parts.backoff.wait_s(self._clock()) else 0
-
-    def _victims(self, count: int) -> list[Replica]:
-        def in_flight(replica: Replica) -> int:
-            return replica.backend.load.in_flight if replica.backend is not None else 0
-
-        serving = self.parts.fleet.at(Stage.SERVING)
-        return list(victims(self.parts.fleet, count, in_flight, last_holders(serving, self._clock())))
-
-    async def _scale(self, count: int, leaving: list[Replica]) -> None:
-        parts, token = self.parts, self.token
+    async def _scale(self, plan: Plan) -> None:
+        parts, token, count, leaving = self.parts, self.token, plan.count, plan.leaving
         if token is None or not parts.leadership.is_held(token):
             return
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                await parts.actuator.scale(count, leaving=[one.id for one in leaving], fence=token)
+                ids = [one.id for one in leaving]
+                by_tier = None if parts.decider.tiers is None else plan.tiers
+                await parts.actuator.scale(count, leaving=ids, fence=token, tiers=by_tier)
         except (ActuatorError, TimeoutError) as error:
             parts.backoff.failed(self._clock())
             self._troubled(f"it cannot be brought to {count} replicas: {error or 'no answer'}")
             return
-        self._asked = count, self._clock()
+        self._asked = plan.tiers, self._clock()
         self._due["poll"] = -math.inf
         for replica in leaving:
             parts.lives.leave(replica)
@@ -305,13 +294,3 @@ class PoolScaler:
         if what != self._trouble:
             self._trouble = what
             _log.error("pool %s: %s; what runs goes on", self.parts.pool.name, what)
-
-
-def last_holders(serving: list[Replica], now: float) -> list[Replica]:
-    """Those that alone have some LoRA adapter at work."""
-    holders: dict[str, list[Replica]] = {}
-    for replica in serving:
-        gauges = replica.backend.known(now) if replica.backend is not None else None
-        for adapter in (gauges.loras or ()) if gauges is not None else ():
-            holders.setdefault(adapter, []).append(replica)
-    return [found[0] for found in holders.values() if len(found) == 1]

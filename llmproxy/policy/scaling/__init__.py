@@ -11,12 +11,15 @@ in virtual time.
 - `stabiliser` says how fast to follow: windows against noise, steps against haste.
 - `guardrails` are what no policy can talk the loop into: min and max, changes an hour, money, the kill switch. A budget
   goes below `min`; a pause changes nothing in either direction.
+- `tiers`, where replicas are not all alike, says of which kind they are: never more, nor dearer, than the guardrails
+  allow.
 
 Invariants, tested with random signals: never more than `max`, nor than the budgets pay for; nothing while paused.
 
 `demand` is the default law and `forecast` its look ahead; `meter` and `capacity` are the measurements both rest on,
-`error_budget` closes the loop on the objective. `rules`, `hold`, `steps`, `target` and `schedule` are what operators
-write. docs/scaling.md derives the law and says what to choose.
+`error_budget` closes the loop on the objective, `silence` keeps a fleet when traffic stops instead of fading. `rules`,
+`hold`, `steps`, `target` and `schedule` are what operators write. docs/scaling.md derives the law and says what to
+choose.
 
 State has one writer each: a policy its own memory, the stabiliser and the guardrails what was done (they are told by
 `Decider.done`), the purse what was spent.

@@ -37,6 +37,23 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
+class TierState:
+    """One tier of capacity at this moment. `demand` (of the last 60 s) and `waiting` are of the requests whose prompt
+    fits no smaller tier. `leaving` still serve, until another does in their place."""
+
+    name: str
+    ready: int = 0
+    starting: int = 0
+    leaving: int = 0
+    waiting: int = 0
+    demand: Rates = field(default_factory=Rates)
+
+    @property
+    def actual(self) -> int:
+        return self.ready + self.starting
+
+
+@dataclass(frozen=True, slots=True)
 class Signals:
     """A pool, as measured at one moment. None means unknown; rates are per second, shares lie in [0, 1].
 
@@ -85,6 +102,10 @@ class Signals:
     """From asking for a replica to its first token: configured, or learned from observed starts."""
     queries: tuple[tuple[str, float], ...] = ()
     """Answers of external queries (PromQL) by name; those without an answer are left out."""
+    tiers: tuple[TierState, ...] = ()
+    """The same replicas by tier of capacity, in the order of the configuration; none where the pool has no tiers."""
+    cost_per_hour: float | None = None
+    """Of all that exists: ready, starting, draining and sleeping. None: all cost the same."""
 
     @property
     def actual(self) -> int:
@@ -101,6 +122,10 @@ class Wanted:
     policy: str
     cap: int | None = None
     """An upper bound that this policy sets on all (`schedule`'s max); None sets none."""
+    for_memory: bool = False
+    """What is short is room for tokens: generating them, or the KV cache they lie in."""
+    need: float | None = None
+    """The same before it was rounded up and held; None where nobody knows."""
 
 
 class ScalingPolicy(Protocol):

@@ -35,10 +35,10 @@ class Capacity:
         """As known by now."""
         return Rates(**self._known)
 
-    def observe(self, served: Rates, replicas: int, saturated: bool, in_time: bool, interval_s: float) -> None:
-        """`replicas` (all of them warm) served so much a second for `interval_s`. `saturated`: requests waited
-        throughout; `in_time`: those who were served met the objective."""
-        if replicas < 1 or interval_s <= 0:
+    def observe(self, served: Rates, replicas: float, saturated: bool, in_time: bool, interval_s: float) -> None:
+        """`replicas` (all of them warm; where they differ, what they are worth together) served so much a second for
+        `interval_s`. `saturated`: requests waited throughout; `in_time`: those who were served met the objective."""
+        if replicas <= 0 or interval_s <= 0:
             return
         weight = 1 - 0.5 ** (interval_s / _HALF_LIFE_S)
         for name in _NAMES:

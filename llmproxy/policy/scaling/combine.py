@@ -14,5 +14,5 @@ def combine(opinions: Sequence[Wanted]) -> Wanted | None:
     lowest = min(caps, key=lambda one: one.cap or 0) if caps else None
     if lowest is not None and lowest.cap is not None and lowest.cap < highest.replicas:
         reason = f"{highest.policy} wants {highest.replicas}, but at most {lowest.cap}: {lowest.reason}"
-        return Wanted(lowest.cap, reason, lowest.policy, lowest.cap)
+        return Wanted(lowest.cap, reason, lowest.policy, lowest.cap, highest.for_memory, highest.need)
     return highest

@@ -12,6 +12,7 @@ from llmproxy.policy.scaling.base import ScalingPolicy, Signals, Wanted
 from llmproxy.policy.scaling.combine import combine
 from llmproxy.policy.scaling.guardrails import Guardrails
 from llmproxy.policy.scaling.stabiliser import Stabiliser
+from llmproxy.policy.scaling.tiers import Tiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Decision:
     """The guardrails that made a difference."""
     alerts: tuple[str, ...] = field(default=())
     """To be sent: thresholds of a budget that were just crossed."""
+    tiers: tuple[tuple[str, int], ...] = ()
+    """The replicas by tier of capacity, where the pool has tiers."""
 
     @property
     def change(self) -> int:
@@ -40,25 +43,48 @@ class Decision:
 
 
 class Decider:
-    """Calls each policy once for each evaluation, in their order."""
+    """Calls each policy once for each evaluation, in their order; `tiers`, where the pool has any, behind them."""
 
-    __slots__ = ("guardrails", "policies", "stabiliser")
+    __slots__ = ("guardrails", "policies", "stabiliser", "tiers")
 
-    def __init__(self, policies: Sequence[ScalingPolicy], stabiliser: Stabiliser, guardrails: Guardrails) -> None:
+    def __init__(
+        self,
+        policies: Sequence[ScalingPolicy],
+        stabiliser: Stabiliser,
+        guardrails: Guardrails,
+        tiers: Tiers | None = None,
+    ) -> None:
         self.policies = tuple(policies)
         self.stabiliser = stabiliser
         self.guardrails = guardrails
+        self.tiers = tiers
 
     def decide(self, signals: Signals, now: float) -> Decision:
         """What to do now. Tell `done` what became of it."""
+        tiers = self.tiers
         asked = [policy.want(signals, now) for policy in self.policies]
+        if tiers is not None:
+            asked.append(tiers.want(signals, now))
         opinions = tuple(one for one in asked if one is not None)
         wanted, actual = combine(opinions), signals.actual
         steady, steadied = (actual, "") if wanted is None else self.stabiliser.steady(wanted.replicas, actual, now)
         ruling = self.guardrails.rule(steady, signals, now)
+        replicas, limits = ruling.replicas, ruling.limits
+        by_tier: tuple[tuple[str, int], ...] = ()
+        if tiers is not None:
+            split = tiers.split(
+                replicas,
+                signals,
+                least=self.guardrails.least,
+                wanted=wanted,
+                per_hour=ruling.per_hour,
+                full=ruling.full,
+                paused=self.guardrails.paused,
+            )
+            replicas, limits, by_tier = split.replicas, (*limits, *split.notes), tuple(split.counts.items())
         said = "nobody has an opinion" if wanted is None else f"{wanted.policy}: {wanted.reason}"
-        reason = "; ".join(part for part in (said, steadied, *ruling.limits) if part)
-        return Decision(signals, ruling.replicas, reason, opinions, wanted, steadied, ruling.limits, ruling.alerts)
+        reason = "; ".join(part for part in (said, steadied, *limits) if part)
+        return Decision(signals, replicas, reason, opinions, wanted, steadied, limits, ruling.alerts, by_tier)
 
     def done(self, change: int, now: float) -> None:
         """The actuator added so many replicas (removed: negative)."""

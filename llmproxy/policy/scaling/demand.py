@@ -12,6 +12,8 @@ chance: a request that may wait two seconds sees the demand of three seconds ave
 The third digs a queue off within half a minute of capacity. `forecast` adds the fourth term of the law, h / (0.95 mu),
 as a policy of its own.
 
+Traffic that stops instead of fading lets nothing go for an hour (`silence`).
+
 Up at once; down only to the highest n of the last max(300 s, cold start), as what is let go is that long in coming
 back. rho is `target`, lowered while the error budget burns (`error_budget`). docs/scaling.md derives all of it.
 """
@@ -25,6 +27,7 @@ from llmproxy.policy.scaling.error_budget import ErrorBudget
 from llmproxy.policy.scaling.highest import Highest
 from llmproxy.policy.scaling.options import Seconds, Share
 from llmproxy.policy.scaling.rounding import rounded_up
+from llmproxy.policy.scaling.silence import Silence
 
 _AVERAGED_S: Final = 3.0
 _REQUESTS: Final = "requests"
@@ -49,6 +52,8 @@ class DemandOptions:
     """rho never falls below."""
     hold: Seconds = Seconds(300.0)
     """No going below what was wanted within this time, or the cold start where that is longer."""
+    silence: Seconds = Seconds(3600.0)
+    """How long what was needed is kept when requests stop instead of fading (`silence`). 0: no longer than else."""
     dig_off: Seconds = Seconds(30.0)
     """In which a backlog is to be gone."""
     backlog: Seconds = Seconds(0.5)
@@ -72,6 +77,7 @@ class DemandLaw:
         self._options = options
         self._budget = ErrorBudget(options.objective, options.target, options.target_min)
         self._highest = Highest()
+        self._silence = Silence(options.silence)
         self._spread = options.z / sqrt(_AVERAGED_S)
 
     def want(self, signals: Signals, now: float) -> Wanted | None:
@@ -79,19 +85,22 @@ class DemandLaw:
         found = self._tightest(signals, rho)
         if found is None:
             return None
-        need, reason = found
+        need, reason, for_memory = found
         wanted = rounded_up(need)
-        held = self._highest.add(wanted, now, max(self._options.hold, signals.cold_start_s or 0.0))
+        hold_s = max(self._options.hold, signals.cold_start_s or 0.0)
+        held = self._highest.add(wanted, now, self._silence.window_s(signals, now, hold_s))
         if held > wanted:
-            return Wanted(held, f"was needed lately; now {wanted}: {reason}", "demand")
-        return Wanted(wanted, reason, "demand")
+            return Wanted(
+                held, f"was needed lately; now {wanted}: {reason}", "demand", for_memory=for_memory, need=need
+            )
+        return Wanted(wanted, reason, "demand", for_memory=for_memory, need=need)
 
-    def _tightest(self, signals: Signals, rho: float) -> tuple[float, str] | None:
-        """Replicas before rounding, and why; None when no dimension is known."""
+    def _tightest(self, signals: Signals, rho: float) -> tuple[float, str, bool] | None:
+        """Replicas before rounding, why, and whether it is for memory; None when no dimension is known."""
         demand, mu_of = signals.demand, signals.sustainable
         waiting = float(signals.queue_depth or 0)
         requests = demand.last_60s.requests_per_s or demand.last_10s.requests_per_s
-        need, reason = -1.0, ""
+        need, reason, for_memory = -1.0, "", False
         for name, word in _DIMENSIONS:
             mu, g = getattr(mu_of, name), getattr(demand.last_60s, name)
             if mu is None or mu <= 0 or g is None:
@@ -105,7 +114,7 @@ class DemandLaw:
             most = max(steady, chance, dig_off)
             if most <= need:
                 continue
-            need = most
+            need, for_memory = most, name == "decode_tokens_per_s"
             if most == steady:
                 reason = f"{g:.3g} {word}/s, {mu:.3g}/s a replica at {rho:.0%}"
             elif most == chance:
@@ -115,4 +124,5 @@ class DemandLaw:
         if signals.kv_usage is not None and signals.ready and signals.ready * signals.kv_usage / rho > need:
             full = signals.ready * signals.kv_usage
             need, reason = full / rho, f"{full:.3g} replicas' KV cache in use, to be {rho:.0%} full"
-        return None if need < 0 else (need, reason)
+            for_memory = True
+        return None if need < 0 else (need, reason, for_memory)

@@ -37,6 +37,10 @@ class Ruling:
     replicas: int
     limits: tuple[str, ...] = ()
     alerts: tuple[str, ...] = ()
+    per_hour: float | None = None
+    """What they may cost in an hour, and whatever drains or sleeps with them; None: no limit."""
+    full: bool = False
+    """No room, or no money, for as many as are wanted."""
 
 
 class Guardrails:
@@ -71,7 +75,8 @@ class Guardrails:
         existing = actual + signals.draining + signals.sleeping
         # Without a wall clock months cannot be told apart; the process's own clock at least counts on.
         unix_s = now if signals.unix_s is None else signals.unix_s
-        alerts = tuple(self._purse.pay(existing, unix_s)) if self._purse is not None else ()
+        purse = self._purse
+        alerts = tuple(purse.pay(existing, unix_s, signals.cost_per_hour)) if purse is not None else ()
         if self.paused:
             return Ruling(actual, ("paused",) if wanted != actual else (), alerts)
         said = []
@@ -81,17 +86,24 @@ class Guardrails:
         if allowed < limits.min:
             allowed = limits.min
             said.append(f"min {limits.min}")
-        if allowed > limits.max:
+        full = allowed > limits.max
+        if full:
             allowed = limits.max
             said.append(f"max {limits.max}")
-        most = self._purse.affordable(limits.min, unix_s) if self._purse is not None else None
+        most = purse.affordable(limits.min, unix_s) if purse is not None else None
         if most is not None and limits.budget is not None:
             # What drains and sleeps is paid for too.
             most = max(most - signals.draining - signals.sleeping, 0)
             if allowed > most:
-                allowed = most
+                allowed, full = most, True
                 said.append(f"the budget pays for {most}")
-        return Ruling(allowed, tuple(said), alerts)
+        per_hour = purse.affordable_per_hour(limits.min, unix_s) if purse is not None else None
+        return Ruling(allowed, tuple(said), alerts, per_hour, full)
+
+    @property
+    def least(self) -> int:
+        """`min`."""
+        return self._limits.min
 
     def done(self, change: int, now: float) -> None:
         """So many replicas were added (removed: negative) at `now`."""

@@ -53,8 +53,9 @@ class Purse:
         self._alerted: set[tuple[str, float, float]] = set()
         self.spent = spent
 
-    def pay(self, replicas: int, unix_s: float) -> list[str]:
-        """`replicas` existed from the last call until now. Gives the alerts whose threshold was just crossed."""
+    def pay(self, replicas: int, unix_s: float, cost_per_hour: float | None = None) -> list[str]:
+        """`replicas` existed from the last call until now, at `cost_per_hour` in all where they differ in price. Gives
+        the alerts whose threshold was just crossed."""
         before = self.spent
         hour, month = hour_of(unix_s)[0], month_of(unix_s)[0]
         if before is None or unix_s < before.unix_s:
@@ -62,7 +63,7 @@ class Purse:
             kept = before or Spent(unix_s)
             self.spent = Spent(unix_s, kept.hour, kept.month)
             return []
-        rate = replicas * self._budget.price / HOUR_S
+        rate = (replicas * self._budget.price if cost_per_hour is None else cost_per_hour) / HOUR_S
         self.spent = Spent(
             unix_s,
             (before.hour if before.unix_s >= hour else 0.0) + rate * (unix_s - max(before.unix_s, hour)),
@@ -72,24 +73,29 @@ class Purse:
 
     def affordable(self, minimum: int, unix_s: float) -> int | None:
         """The most replicas there may be from now on; None: no limit."""
+        most = self.affordable_per_hour(minimum, unix_s)
+        return None if most is None else floor(most / self._budget.price + _SLIVER)
+
+    def affordable_per_hour(self, minimum: int, unix_s: float) -> float | None:
+        """The most that all replicas together may cost in an hour from now on; None: no limit."""
         budget = self._budget
         most = inf
         if budget.per_hour is not None:
-            most = floor(budget.per_hour / budget.price + _SLIVER)
+            most = budget.per_hour
         if budget.per_month is not None:
             most = min(most, self._by_month(budget.per_month, minimum, unix_s))
-        return None if most == inf else int(most)
+        return None if most == inf else most
 
-    def _by_month(self, per_month: float, minimum: int, unix_s: float) -> int:
+    def _by_month(self, per_month: float, minimum: int, unix_s: float) -> float:
         price = self._budget.price
         left = per_month - (self.spent.month if self.spent is not None else 0.0)
         remaining_h = max((month_of(unix_s)[1] - unix_s) / HOUR_S, 1 / HOUR_S)
         spare = left - minimum * price * remaining_h
         if left <= 0:
-            return 0
+            return 0.0
         if spare < 0:
-            return floor(left / (price * remaining_h) + _SLIVER)
-        return minimum + floor(spare / (price * min(remaining_h, 1.0)) + _SLIVER)
+            return left / remaining_h
+        return minimum * price + spare / min(remaining_h, 1.0)
 
     def _alerts(self, hour: float, month: float) -> list[str]:
         budget, spent, found = self._budget, self.spent, []

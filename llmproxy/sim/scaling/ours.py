@@ -16,7 +16,8 @@ _PERIOD_S = 5
 
 
 class Ours:
-    """Any policies of the registry by name and options. `unix_s`: the wall clock at the beginning, for schedules."""
+    """Any policies of the registry by name and options. `unix_s`: the wall clock at the beginning, for schedules.
+    `behavior`: by default no window of its own."""
 
     def __init__(
         self,
@@ -24,6 +25,7 @@ class Ours:
         policies: Sequence[tuple[str, object]] = POLICIES,
         unix_s: float = 0.0,
         limits: Limits | None = None,
+        behavior: Behavior | None = None,
     ) -> None:
         self.period_s = _PERIOD_S
         self._model, self._unix_s = model, unix_s
@@ -33,7 +35,7 @@ class Ours:
         # `demand` keeps its own window for going down.
         self._decider = Decider(
             [build(name, options) for name, options in policies],
-            Stabiliser(Behavior(down=Direction())),
+            Stabiliser(behavior or Behavior(down=Direction())),
             Guardrails(limits or Limits(model.replicas_min, model.replicas_max)),
         )
 

@@ -55,14 +55,14 @@ class Rates:
         return zip(self.windows, ends, strict=True)
 
 
-def read_rates(path: Path) -> Rates:
-    """A CSV file with the columns `window_start_s,req_per_s` (and one with `cv` in its name), or any request trace.
-    Raises `TraceError`."""
+def read_rates(path: Path, pool: str | None = None) -> Rates:
+    """A CSV file with the columns `window_start_s,req_per_s` (and one with `cv` in its name), or any request trace (of
+    our access log: what went to `pool`). Raises `TraceError`."""
     with closing(Lines(path)) as lines:
         first = lines.peek(1)
         if first and {_START, _RATE} <= set(names_in(first[0])):
             return _by_window(path, lines)
-    return _by_request(path)
+    return _by_request(path, pool)
 
 
 def arrivals(rates: Rates, mean: float, rng: Random) -> list[int]:
@@ -120,8 +120,8 @@ def _by_window(path: Path, lines: Lines) -> Rates:
     return Rates(path.name, tuple(windows), end_s, lines.bad, lines.first_bad)
 
 
-def _by_request(path: Path) -> Rates:
-    trace = read_trace(path)
+def _by_request(path: Path, pool: str | None) -> Rates:
+    trace = read_trace(path, pool=pool)
     length = ceil((trace.arrivals[-1].at_s + 1e-9) / _TRACE_WINDOW_S) * _TRACE_WINDOW_S
     if length > SECONDS_MAX:
         raise TraceError(f"{path}: longer than 60 days")

@@ -10,7 +10,9 @@ its blocks known by the hash that reaches its end. One grid for all of a model's
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from llmproxy.core.prompt import BLOCK_BYTES
@@ -53,6 +55,16 @@ class AccessLogFormat:
                 prompt = max(round(entry.body_bytes * per_byte.get(entry.model, anyone)), 1)
             block = per_block.get(entry.model, BLOCK_BYTES * per_byte.get(entry.model, anyone))
             yield Arrival(entry.at_s, prompt, entry.output_tokens, regrid(entry.hashes, block, BLOCK_TOKENS))
+
+
+def began_unix_s(path: Path) -> float:
+    """When the first request in it came; 0 for what is no access log."""
+    with closing(Lines(path)) as lines:
+        first = lines.peek(1)
+    found = json_object(first[0]) if first else {}
+    if not {"time", "duration_ms"} <= found.keys():
+        return 0.0
+    return moment(found["time"], "time") - seconds(found["duration_ms"] or 0.0, "duration_ms") / 1e3
 
 
 def _entry(line: str, pool: str | None) -> Entry:

@@ -18,7 +18,7 @@ class Pool:
 class Books:
     def __init__(self, **pools: Pool) -> None:
         self.clock, self.usage, self.pools, self.resting = ManualClock(0.0), Usage(), pools, 0.0
-        self.costs = Costs(lambda: self.pools, self.usage, self.clock, outside=lambda pool: self.resting)  # type: ignore[arg-type,return-value]
+        self.costs = Costs(lambda: self.pools, self.usage, self.clock, outside=lambda pool: {("", False): self.resting})  # type: ignore[arg-type,return-value]
 
     def pass_s(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -40,6 +40,21 @@ def test_busy_and_idle_add_up_to_the_price() -> None:
         ("main", "idle"): pytest.approx(0.3),
     }
     assert books.costs.view()["pools"]["main"]["not_shared_out_yet"] == pytest.approx(0.4)
+
+
+def test_spot_is_told_apart_from_on_demand_and_tiers_from_each_other() -> None:
+    pool = Pool(3.6)
+    pool.backends.append(Backend(BackendSpec("s", "http://b", price_per_hour=1.8, tier="small", spot=True)))
+    books = Books(main=pool)
+    books.resting = 3.6
+    books.pass_s(100)
+    assert books.read("llmproxy_tier_cost_total") == {
+        ("main", "", "on_demand"): pytest.approx(0.2),
+        ("main", "small", "spot"): pytest.approx(0.05),
+    }
+    view = books.costs.view()["pools"]["main"]
+    assert view["markets"] == {"on_demand": pytest.approx(0.2), "spot": pytest.approx(0.05)}
+    assert view["tiers"] == {"small": pytest.approx(0.05)}
 
 
 def test_it_is_shared_out_by_time_at_backends_and_nothing_is_lost() -> None:

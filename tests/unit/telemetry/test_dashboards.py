@@ -63,6 +63,24 @@ def test_every_metric_exists(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_metric_is_in_the_reference(file: Path) -> None:
+    """The page that operators read, not only the table it is made from."""
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    named = re.findall(r"\bllmproxy_[a-z0-9_]+", " ".join(expressions(json.loads(file.read_text()))))
+    unknown = {name for name in named if f"`{re.sub('_(bucket|sum|count)$', '', name)}`" not in page}
+    assert len(named) > 20
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_cold_starts_and_their_price_are_shown(file: Path) -> None:
+    shown = " ".join(expressions(json.loads(file.read_text())["panels"]))
+    for name in ("change_seconds_total", "changes_total", "cold_start_requests_total", "cold_start_seconds"):
+        assert f"llmproxy_scaling_{name}" in shown
+    assert "llmproxy_tier_cost_total" in shown
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_scaling_lies_over_latency_queue_and_cost(file: Path) -> None:
     dashboard = json.loads(file.read_text())
     events = " ".join(one["expr"] for one in dashboard["annotations"]["list"])

@@ -85,6 +85,15 @@ async def test_the_reference_receiver(receiver: Any, speaker: Speaker) -> None:
     ]
 
 
+async def test_tiers_of_capacity_are_told_and_heard(receiver: Any, speaker: Speaker) -> None:
+    actuator = speaker.to(url_of(receiver))
+    await actuator.scale(3, tiers={"small": 2, "big": 1}, fence=1)
+    assert sorted(one.tier for one in await actuator.replicas()) == ["big", "small", "small"]
+    [big] = [one.id for one in await actuator.replicas() if one.tier == "big"]
+    await actuator.scale(2, leaving=[big], tiers={"small": 2, "big": 0}, fence=1)
+    assert [one.tier for one in await actuator.replicas()] == ["small", "small"]
+
+
 async def test_a_leader_of_yesterday_is_refused(receiver: Any, speaker: Speaker) -> None:
     actuator = speaker.to(url_of(receiver))
     await actuator.scale(2, fence=7)

@@ -22,7 +22,7 @@ from llmproxy.telemetry.metrics import Metrics
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, *specs: BackendSpec) -> None:
         rng = random.Random(0)
         self.metrics = Metrics()
         self.metrics.know(["m"])
@@ -35,9 +35,10 @@ class Bench:
             retries=Budget(0.2, 10),
             queue=Admission[str](AdmissionOptions(), routing),
         )
-        self.pool.set_members([Backend(BackendSpec("a", "http://a")), Backend(BackendSpec("b", "http://b"))], 0.0)
+        found = specs or (BackendSpec("a", "http://a"), BackendSpec("b", "http://b"))
+        self.pool.set_members([Backend(spec) for spec in found], 0.0)
         self.now = 1000.0
-        self.meter = Meter(self.pool, self.metrics, self.now, slo_ttft_s=1.0)
+        self.meter = Meter(self.pool, self.metrics, self.now, slo_ttft_s=1.0, tiers=["big"])
 
     def answered(self, count: int = 1, *, status: int = 200, ttft_s: float = 0.2, tokens: int = 10) -> None:
         series = self.metrics.series("p", "m")
@@ -52,6 +53,19 @@ class Bench:
     def second(self) -> None:
         self.now += 1.0
         self.meter.sample(self.now)
+
+    def warm(self) -> None:
+        """All are healthy, and past their slow start."""
+        for backend in self.pool.backends:
+            self.pool.health.ease_in(backend, self.now)
+        for backend in self.pool.backends:
+            self.pool.health.probed(backend, ProbeResult.OK, self.now)
+        self.now += 60
+        self.pool.health.candidates(self.now)
+
+    def one_waits(self) -> None:
+        queue = self.pool.queue
+        queue.enter(queue.ticket(Request(), self.pool.backends), self.now)
 
     def signals(self) -> Signals:
         return self.meter.signals(self.now, 1e9, Replicas(ready=2), cold_start_s=30.0)
@@ -126,18 +140,48 @@ def test_gauges_are_means_of_those_that_are_known() -> None:
 
 def test_what_a_replica_sustains_is_learned_while_requests_wait() -> None:
     bench = Bench()
-    for backend in bench.pool.backends:
-        bench.pool.health.ease_in(backend, bench.now)
-    for backend in bench.pool.backends:
-        bench.pool.health.probed(backend, ProbeResult.OK, bench.now)
-    bench.now += 60
-    bench.pool.health.candidates(bench.now)
-    queue = bench.pool.queue
-    queue.enter(queue.ticket(Request(), bench.pool.backends), bench.now)
+    bench.warm()
+    bench.one_waits()
     for _ in range(40):
         bench.answered(6)
         bench.second()
     assert bench.signals().sustainable.requests_per_s == pytest.approx(3.0, rel=0.05)
+
+
+def test_where_replicas_differ_it_is_what_one_of_worth_1_sustains() -> None:
+    small, big = BackendSpec("a", "http://a", tier="small"), BackendSpec("b", "http://b", weight=5.0, tier="big")
+    bench = Bench(small, big)
+    bench.warm()
+    bench.one_waits()
+    for _ in range(40):
+        bench.answered(6)
+        bench.second()
+    assert bench.signals().sustainable.requests_per_s == pytest.approx(1.0, rel=0.05)
+
+
+def test_who_waits_for_a_larger_replica_teaches_nothing() -> None:
+    bench = Bench()
+    bench.warm()
+    bench.one_waits()
+    bench.pool.awaited["big"] = 1
+    for _ in range(40):
+        bench.answered(6)
+        bench.second()
+    assert bench.signals().sustainable.requests_per_s is None
+
+
+def test_demand_by_tier() -> None:
+    bench = Bench()
+    bench.pool.awaited["big"] = 2
+    for _ in range(60):
+        seen = bench.metrics.tier_prompts["p", "big"]
+        seen.requests, seen.tokens = seen.requests + 1, seen.tokens + 5000.0
+        bench.second()
+    state = bench.meter.tier("big", 1, 2)
+    assert (state.ready, state.starting, state.waiting) == (1, 2, 2)
+    assert state.demand.requests_per_s == pytest.approx(1.0, rel=0.05)
+    assert state.demand.prefill_tokens_per_s == pytest.approx(5000.0, rel=0.05)
+    assert bench.meter.tier("other", 0, 0).demand.requests_per_s is None
 
 
 def test_the_host_is_a_share_or_unknown() -> None:

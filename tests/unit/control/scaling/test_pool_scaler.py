@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from llmproxy.control.scaling.decisions import Decisions
 from llmproxy.control.scaling.events import Activation, Event, Events
 from llmproxy.control.scaling.fleet import Fleet, Stage
 from llmproxy.control.scaling.keeper import Keeper
-from llmproxy.control.scaling.lives import Lives, Terms
+from llmproxy.control.scaling.lives import Lives, Terms, TierTerms
 from llmproxy.control.scaling.meter import Meter
 from llmproxy.control.scaling.pool_scaler import Pace, Parts, PoolScaler
 from llmproxy.control.scaling.queries import Queries
@@ -34,6 +34,7 @@ from llmproxy.policy.scaling.base import Signals, Wanted
 from llmproxy.policy.scaling.decision import Decider
 from llmproxy.policy.scaling.guardrails import Guardrails, Limits
 from llmproxy.policy.scaling.stabiliser import Behavior, Direction, Stabiliser
+from llmproxy.policy.scaling.tiers import Tier, Tiers
 from llmproxy.stores.history import MemoryHistory
 from llmproxy.telemetry.metrics import Metrics
 
@@ -46,8 +47,10 @@ class World:
         self.running: dict[str, Instance] = {}
         self.calls: list[tuple[int, tuple[str, ...], int]] = []
         self.fails = False
+        self.hold = False
         self.fence = 0
         self.made = 0
+        self.tiers: Mapping[str, int] | None = None
 
     async def start(self) -> None: ...
 
@@ -58,7 +61,9 @@ class World:
             raise ActuatorError("out of order")
         return list(self.running.values())
 
-    async def scale(self, count: int, *, leaving: Sequence[str] = (), fence: int = 0) -> None:
+    async def scale(
+        self, count: int, *, leaving: Sequence[str] = (), fence: int = 0, tiers: Mapping[str, int] | None = None
+    ) -> None:
         if self.fails:
             raise ActuatorError("out of order")
         assert fence >= self.fence, "an old leader acts"
@@ -67,12 +72,21 @@ class World:
         self.calls.append((count, tuple(leaving), fence))
         for id in leaving:
             self.running.pop(id, None)
+        self.tiers = tiers
+        for tier, wanted in (tiers or {}).items():
+            there = [id for id, one in self.running.items() if one.tier == tier]
+            assert len(there) <= wanted, "nobody is stopped who was not named"
+            for _ in range(wanted - len(there)):
+                self._make(tier)
         while len(self.running) > count:
             self.running.popitem()
         while len(self.running) < count:
-            self.made += 1
-            id = f"r{self.made}"
-            self.running[id] = Instance(id, f"http://127.0.0.1:{9000 + self.made}")
+            self._make("")
+
+    def _make(self, tier: str) -> None:
+        self.made += 1
+        id = f"r{self.made}"
+        self.running[id] = Instance(id, f"http://127.0.0.1:{9000 + self.made}", tier=tier)
 
 
 class Crown:
@@ -108,28 +122,41 @@ class Wish:
 
     def __init__(self) -> None:
         self.replicas: int | None = None
+        self.need: float | None = None
 
     def want(self, signals: Signals, now: float) -> Wanted | None:
-        return None if self.replicas is None else Wanted(self.replicas, "the test says so", "wish")
+        return None if self.replicas is None else Wanted(self.replicas, "the test says so", "wish", need=self.need)
 
 
 class Ready(BringUp):
-    """Replicas that answer at once."""
+    """Replicas that answer at once; while the world holds them, when `up` is set."""
 
-    def __init__(self) -> None: ...
+    def __init__(self, world: World, up: asyncio.Event) -> None:
+        self._world = world
+        self._up = up
 
-    async def until_it_answers(self, spec: BackendSpec, settings: PoolConfig) -> None: ...
+    async def until_it_answers(self, spec: BackendSpec, settings: PoolConfig) -> None:
+        if self._world.hold:
+            await self._up.wait()
 
 
 class Scene:
     """One loop; give it the `world` and `crown` of another to have two over the same fleet."""
 
     def __init__(
-        self, *, least: int = 0, most: int = 4, warm: int = 0, world: World | None = None, crown: Crown | None = None
+        self,
+        *,
+        least: int = 0,
+        most: int = 4,
+        warm: int = 0,
+        world: World | None = None,
+        crown: Crown | None = None,
+        tiers: Sequence[Tier] = (),
     ) -> None:
         self.clock = ManualClock(1000.0)
         self.world = world or World(most)
         self.wish = Wish()
+        self.up = asyncio.Event()
         self.paused = False
         settings = PoolConfig.model_validate(
             {"scaling": {"max": most, "actuator": {"kind": "process", "command": "x {port}"}}}
@@ -145,20 +172,30 @@ class Scene:
             retries=Budget(0.2, 10),
             queue=Admission[str](AdmissionOptions(), routing),
         )
-        self.fleet, backoff, events = Fleet(), Backoff(), Events(self.clock)
+        self.fleet, backoff, events = Fleet([one.name for one in tiers] or [""]), Backoff(), Events(self.clock)
         times = StartTimes(None, 600.0)
         behavior = Behavior(Direction(), Direction(window_s=0.0))
         self.parts = Parts(
             pool=self.pool,
-            decider=Decider([self.wish, events, Activation()], Stabiliser(behavior), Guardrails(Limits(least, most))),
+            decider=Decider(
+                [self.wish, events, Activation()],
+                Stabiliser(behavior),
+                Guardrails(Limits(least, most)),
+                Tiers(tiers) if tiers else None,
+            ),
             actuator=self.world,
             meter=Meter(self.pool, Metrics(), self.clock()),
             fleet=self.fleet,
             lives=Lives(
                 self.pool,
                 self.fleet,
-                Ready(),
-                Terms(warm_size=warm, warm_by_sleep=False),
+                Ready(self.world, self.up),
+                Terms(
+                    replace_after_s=1e6,  # nobody probes them here
+                    warm_size=warm,
+                    warm_by_sleep=False,
+                    tiers={one.name: TierTerms(one.worth, one.price_per_hour) for one in tiers},
+                ),
                 announce=self._announce,
                 times=times,
                 backoff=backoff,
@@ -351,3 +388,80 @@ async def test_no_input_gets_past_max_or_a_pause(seed: int) -> None:
         assert len(scene.world.running) <= 3
         if scene.paused:
             assert len(scene.world.calls) == before
+
+
+TIERS = (Tier("small", price_per_hour=1.0), Tier("big", worth=4.0, price_per_hour=3.0))
+
+
+def kinds(scene: Scene) -> dict[str, int]:
+    return {tier: count for tier in ("small", "big") if (count := scene.fleet.count(Stage.SERVING, tier=tier))}
+
+
+async def test_a_long_prompt_in_line_brings_a_big_replica_before_the_small_one_goes() -> None:
+    scene = Scene(tiers=TIERS)
+    scene.wish.replicas = 1
+    await scene.rounds()
+    assert kinds(scene) == {"small": 1}
+    scene.pool.awaited["big"] = 1
+    scene.world.hold = True
+    await scene.rounds(1)
+    assert scene.world.tiers == {"small": 1, "big": 1}
+    await scene.rounds(1)
+    assert scene.lives == {"serving": 1, "starting": 1}
+    # One is wanted, and that is the big one: while it starts the small one serves.
+    await scene.rounds(6)
+    assert kinds(scene) == {"small": 1}
+    scene.world.hold = False
+    scene.up.set()
+    await scene.rounds(6)
+    assert kinds(scene) == {"big": 1}
+    assert scene.pool.backends[0].spec.tier == "big"
+    assert scene.pool.backends[0].spec.price_per_hour == 3.0
+
+
+async def test_a_big_one_goes_when_the_small_one_that_does_serves() -> None:
+    scene = Scene(tiers=TIERS)
+    scene.wish.replicas, scene.wish.need = 1, 0.1
+    scene.pool.awaited["big"] = 1
+    await scene.rounds()
+    assert kinds(scene) == {"big": 1}
+    scene.pool.awaited["big"] = 0
+    scene.world.hold = True
+    await scene.rounds(320)
+    assert scene.lives == {"serving": 1, "starting": 1}
+    made = scene.world.made
+    await scene.rounds(20)
+    assert kinds(scene) == {"big": 1}, "while the small one starts"
+    assert scene.world.made == made, "it is started once"
+    scene.world.hold = False
+    scene.up.set()
+    await scene.rounds(6)
+    assert kinds(scene) == {"small": 1}
+    assert scene.lives == {"serving": 1}
+
+
+async def test_where_there_is_no_room_a_small_one_makes_place() -> None:
+    scene = Scene(tiers=TIERS, most=2)
+    scene.wish.replicas = 2
+    await scene.rounds()
+    scene.pool.awaited["big"] = 1
+    await scene.rounds(8)
+    assert kinds(scene) == {"small": 1, "big": 1}
+
+
+async def test_never_more_than_an_hour_pays_for_whatever_drains() -> None:
+    scene = Scene(tiers=TIERS, most=8)
+    scene.parts.most_per_hour = 4.0
+    scene.wish.replicas = 4
+    await scene.rounds()
+    assert kinds(scene) == {"small": 4}
+    for backend in scene.pool.backends:
+        backend.load.enter()
+    scene.pool.awaited["big"] = 1
+    for _ in range(20):
+        await scene.rounds(1)
+        cost = sum(3.0 if one.tier == "big" else 1.0 for one in scene.world.running.values())
+        assert cost <= 4.0
+        for backend in scene.pool.backends:
+            if backend.status is Status.DRAINING and backend.load.in_flight:
+                backend.load.leave()
