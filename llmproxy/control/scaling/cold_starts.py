@@ -52,8 +52,8 @@ class ColdStarts:
     def counted(self, waited: int, failed: int, *, is_cold: bool) -> None:
         """All that have waited and failed so far. `is_cold`: a replica that was asked for does not serve yet."""
         before, self._seen = self._seen, (waited, failed)
-        # Waits end when the replica serves that they were for: who is counted then has waited before it. And a start may
-        # be over between two counts.
+        # Waits end when the replica serves that they were for: who is counted then has waited before it. And a start
+        # may be over between two counts.
         was_cold, self._was_cold = self._was_cold, is_cold
         if before is not None and (is_cold or was_cold):
             self.requests["waited"] += max(waited - before[0], 0)
