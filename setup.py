@@ -22,7 +22,9 @@ HOT = {
     "llmproxy/policy/health": "breaker registry slow_start window",
     "llmproxy/policy/retry": "budget",
     "llmproxy/policy/limits": "answers estimate limiter plan usage verdict",
-    "llmproxy/policy/routing": "adapters expected_cost least_connections prefix_index round_robin token_ratio",
+    "llmproxy/policy/routing": (
+        "adapters books confirmed expected_cost least_connections prefix_index round_robin token_ratio"
+    ),
     "llmproxy/stores": "memory",
     "llmproxy/telemetry": "line metrics writer",
 }

@@ -65,13 +65,17 @@ def _by_backend(exchanges: Iterable[Exchange]) -> dict[Backend, Work]:
 
 
 def _work(backend: Backend, exchanges: list[Exchange]) -> Work:
-    last = [x.reader.last_at if x.reader is not None else 0.0 for x in exchanges]
-    unanswered = sum(
-        min(x.view.body_bytes / BYTES_PER_TOKEN, TOKENS_MAX)
-        for x, last_at in zip(exchanges, last, strict=True)
-        if not last_at and x.view is not None
-    )
-    return Work(len(exchanges), max(last) or float("-inf"), unanswered, _seen_tokens_per_s(backend, exchanges[0]))
+    newest, unanswered, wholes = float("-inf"), 0.0, []
+    for x in exchanges:
+        if x.reader is not None and x.reader.last_at:
+            newest = max(newest, x.reader.last_at)
+        elif x.view is not None:
+            tokens = min(x.view.body_bytes / BYTES_PER_TOKEN, TOKENS_MAX)
+            if x.view.stream:
+                unanswered += tokens
+            else:
+                wholes.append((x.sent_at, tokens))
+    return Work(len(exchanges), newest, unanswered, _seen_tokens_per_s(backend, exchanges[0]), tuple(wholes))
 
 
 def _seen_tokens_per_s(backend: Backend, x: Exchange) -> float | None:

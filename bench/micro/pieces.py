@@ -92,7 +92,7 @@ def _fleet_of_64(body: bytes) -> tuple[ExpectedCost, list[Backend]]:
     for number, backend in enumerate(backends):
         for turn in range(rng.randrange(1, 12)):
             blocks = prompt_of(body, "m").blocks[:16] if number % 8 == 0 and not turn else [rng.getrandbits(64)]
-            placed = Request(model="m", prompt=lambda blocks=blocks: Prompt(2048 * len(blocks), blocks))
+            placed = Request(model="m", stream=True, prompt=lambda blocks=blocks: Prompt(2048 * len(blocks), blocks))
             policy.pick([backend], placed, 0.0)
             policy.observe(Moment.SENT, backend, placed, 0.0)
             backend.load.enter()

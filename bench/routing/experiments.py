@@ -17,9 +17,9 @@ POLICIES: Final[Mapping[str, Contender]] = MappingProxyType(
 
 SCRAPE_OWN_S: Final = 1.0
 """How often this proxy reads gauges."""
-SCRAPE_S: Final[Mapping[str, float]] = MappingProxyType({"llm_d": 0.05, "llm_d_steps": 0.05})
+SCRAPE_S: Final[Mapping[str, float]] = MappingProxyType({"llm_d": 0.05, "llm_d_live": 0.05})
 """Where a system has another habit: llm-d's picker refreshes its gauges every 50 ms."""
-BY_STEP: Final = frozenset({"llm_d_steps"})
+BY_STEP: Final = frozenset({"llm_d"})
 """Who is told what engines say (`llmproxy.sim.published`), and not how things are at that moment."""
 
 

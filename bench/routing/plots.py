@@ -22,8 +22,8 @@ _OUT: Final = Path(__file__).resolve().parents[2] / "docs" / "img"
 _NAMES: Final[Mapping[str, str]] = {
     "sglang": "SGLang router",
     "smg": "SMG",
-    "llm_d": "llm-d, live gauges",
-    "llm_d_steps": "llm-d, vLLM's gauges",
+    "llm_d": "llm-d",
+    "llm_d_live": "llm-d, live gauges",
     "aibrix": "AIBrix",
     "dynamo": "Dynamo",
     "lmetric": "LMetric",

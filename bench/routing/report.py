@@ -68,8 +68,15 @@ def print_targets(console: Console, rows: Sequence[Row]) -> None:
         table.add_column(title)
     for verdict in verdicts(rows):
         mark = {True: "[green]met[/]", False: "[red]missed[/]", None: "-"}[verdict.met]
+        if not verdict.judged:
+            mark = {True: "met, though stricter", False: "stricter: missed", None: "-"}[verdict.met]
         table.add_row(verdict.text, _show(verdict.found, 3, spread=True), mark)
     console.print(table)
+    console.print(
+        "llm_d reads what vLLM publishes, once a step, every 50 ms: targets are judged by that. llm_d_live reads how\n"
+        "things are at that moment, which no engine publishes: a stricter rival than the real one.",
+        highlight=False,
+    )
 
 
 def save(rows: Sequence[Row], path: Path) -> None:

@@ -229,7 +229,7 @@ class Exchange:
 
     def read_prompt(self) -> Prompt:
         """What routing may know of the prompt, while the body is at hand."""
-        body = self.request.body if self.route.json else b""
+        body = self.request.body if self.route.json and self.route.computes else b""
         return prompt_of(body, self.model, self.site.prefix_secret) if body else NO_PROMPT
 
     @property

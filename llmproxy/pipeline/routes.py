@@ -35,6 +35,8 @@ class Route:
     json: bool = True
     retryable: bool = False
     has_model: bool = True
+    computes: bool = True
+    """The engine computes what is asked. Others look at a prompt only, and leave nothing in a cache."""
     responses: bool = False
     """Answers of `/v1/responses`, which live on the backend that made them."""
     local: Local | None = None
@@ -65,6 +67,7 @@ _INFERENCE: Final = (
     "/v1/audio/translations",
     "/v1/audio/speech",
 )
+_COUNTING: Final = frozenset({"/tokenize", "/detokenize"})
 _CONTROL: Final = (
     "/sleep",
     "/wake_up",
@@ -106,11 +109,14 @@ class RouteTable:
         prefixes = {prefix.rstrip("/").encode(): pool for prefix, pool in (extra or {}).items()}
         self._rest = prefixes.pop(b"", None)
         self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
-        exact = [Route(path.encode(), retryable=True, json="/audio/tr" not in path) for path in _INFERENCE]
+        exact = [
+            Route(path.encode(), retryable=True, json="/audio/tr" not in path, computes=path not in _COUNTING)
+            for path in _INFERENCE
+        ]
         messages = b"/v1/messages"
         exact += [
             Route(messages, Dialect.ANTHROPIC, retryable=True),
-            Route(messages + b"/count_tokens", Dialect.ANTHROPIC, retryable=True),
+            Route(messages + b"/count_tokens", Dialect.ANTHROPIC, retryable=True, computes=False),
             Route(b"/v1/responses", retryable=True, responses=True),
             Route(b"/v1/models", has_model=False, local=Local.MODELS),
             Route(b"/health", has_model=False, local=Local.HEALTH),

@@ -68,20 +68,18 @@ class Server:
         engine = self.engine
         if by_step:
             running, waiting, kv_used = engine.published
-            return Gauges(
-                at=now,
-                running=float(running),
-                waiting=float(waiting),
-                kv_usage=kv_used / engine.blocks.total,
-                kv_tokens=self.profile.kv_tokens,
-            )
-        untouched = engine.untouched
+            kv_usage = kv_used / engine.blocks.total
+        else:
+            untouched, kv_usage = engine.untouched, engine.kv_usage
+            running, waiting = engine.running - untouched, engine.waiting + untouched
         return Gauges(
             at=now,
-            running=float(engine.running - untouched),
-            waiting=float(engine.waiting + untouched),
-            kv_usage=engine.kv_usage,
+            running=float(running),
+            waiting=float(waiting),
+            kv_usage=kv_usage,
             kv_tokens=self.profile.kv_tokens,
+            prefix_queries=float(engine.prefix_queries),
+            prefix_hits=float(engine.prefix_hits),
         )
 
 
@@ -175,17 +173,20 @@ class Fleet:
         estimate: Callable[[Arrival], float] = lambda arrival: 1.0,
         admission: AdmissionOptions | None = None,
         who: Callable[[int], Who] = lambda number: NOBODY,
+        streams: Callable[[int], bool] = lambda number: True,
     ) -> None:
         """`estimate`: by what factor a prompt's bytes mislead about its tokens. `stale_s`: how old gauges are when the
         policies get them. `by_step`: gauges tell what engines publish (`llmproxy.sim.published`), not how things are.
         `admission`: how requests are held, ordered and shed; needed where a server has a `max_concurrency`, and None
-        sends everything on at once. `who` sends a request, by its number."""
+        sends everything on at once. `who` sends a request, by its number. `streams`: whether its answer is streamed; of
+        one that is not, proxies see nothing before its end."""
         self.servers = list(servers)
         self._scrape_s = scrape_s
         self._stale_s = stale_s
         self._by_step = by_step
         self._estimate = estimate
         self._who = who
+        self._streams = streams
         if admission is None and any(server.backend.spec.max_concurrency is not None for server in self.servers):
             raise ValueError("servers with a max_concurrency need admission")
         self._gates = [
@@ -252,7 +253,7 @@ class Fleet:
         prompt = Prompt(size, arrival.blocks[: arrival.prompt_tokens // BLOCK_TOKENS])
         who = self._who(number)
         request = Request(
-            stream=True,
+            stream=self._streams(number),
             body_bytes=size,
             arrived=now,
             prompt=lambda: prompt,
@@ -277,11 +278,14 @@ class Fleet:
         for job in server.engine.advance(now):
             if job.generated > 1 and job.phase is not Phase.DONE:
                 continue
+            is_done = job.phase is Phase.DONE
+            if not is_done and not job.request.stream:
+                continue
             told = True
             gate = self._gate(job)
-            if job.generated == 1:
+            if job.generated == 1 or not job.request.stream:
                 gate.observe(Moment.FIRST_TOKEN, server, job, now)
-            if job.phase is Phase.DONE:
+            if is_done:
                 job.done_at = now
                 job.request.tokens = TokenCounts(job.prompt_tokens, job.cached_tokens, job.generated)
                 gate.observe(Moment.FINISHED, server, job, now)

@@ -33,8 +33,8 @@ async def talk(stage: Stage, proxy: Proxy, number: int) -> None:
         said += rng.randbytes(1500).hex()
         body = {
             "model": MODEL,
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            # Every third answer comes whole.
+            **({"stream": True, "stream_options": {"include_usage": True}} if (number + turn) % 3 else {}),
             "max_tokens": 2 + rng.randrange(6),
             "messages": [{"role": "user", "content": said}],
         }

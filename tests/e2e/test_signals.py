@@ -146,7 +146,7 @@ async def test_the_speed_that_routing_has_seen_bounds_what_a_long_prompt_may_tak
     patient = {"timeouts": {"first_byte": "1h"}}
     proxy = await stage.proxy(engine, pool=HANGS | patient | {"policy": "expected_cost"})
     backend, routing = proxy.backend("b1"), proxy.pool().routing
-    before = Request(prompt=lambda: Prompt(40_000))
+    before = Request(stream=True, prompt=lambda: Prompt(40_000))
     routing.pick([backend], before, 0.0)
     for moment, at in ((Moment.SENT, 0.0), (Moment.FIRST_TOKEN, 40.0), (Moment.FINISHED, 40.0)):
         routing.observe(moment, backend, before, at)

@@ -21,6 +21,7 @@ class Picked:
     model: str | None
     prompt_bytes: int
     blocks: tuple[int, ...]
+    stream: bool
     candidates: tuple[tuple[str, int], ...]
     chosen: str
     reason: str
@@ -61,6 +62,7 @@ class Recorder:
                 request.model,
                 prompt.size,
                 tuple(prompt.blocks),
+                request.stream,
                 loads,
                 chosen.id,
                 request.reason,
@@ -89,7 +91,8 @@ def decided_again(events: Sequence[Picked | Observed], policy: RoutingPolicy, sp
         if isinstance(event, Picked):
             counted = tuple((id, backends[id].load.in_flight) for id, _ in event.candidates)
             assert counted == event.candidates, f"{event.request}: {counted}"
-            request = Request(model=event.model, prompt=partial(Prompt, event.prompt_bytes, event.blocks))
+            prompt = partial(Prompt, event.prompt_bytes, event.blocks)
+            request = Request(model=event.model, stream=event.stream, prompt=prompt)
             requests[event.request] = request
             chosen = policy.pick([backends[id] for id, _ in event.candidates], request, event.now)
             found.append((chosen.id, request.reason))

@@ -25,7 +25,7 @@ RIVALS: Final[Mapping[str, Contender]] = MappingProxyType(
             MappingProxyType({"cache": 0.3, "abs": 64, "rel": 1.5, "unmatched": "least_loaded"}),
         ),
         "llm_d": Contender("bench.routing.rivals.llm_d:LlmD"),
-        "llm_d_steps": Contender("bench.routing.rivals.llm_d:LlmD"),
+        "llm_d_live": Contender("bench.routing.rivals.llm_d:LlmD"),
         "aibrix": Contender("bench.routing.rivals.aibrix:AIBrix"),
         "dynamo": Contender("bench.routing.rivals.dynamo:Dynamo"),
         "lmetric": Contender("bench.routing.rivals.lmetric:LMetric"),

@@ -11,10 +11,10 @@ scraped from the engines, every 50 ms by default (`DefaultRefreshMetricsInterval
 Gateway API inference extension; the bench scrapes that often for it); the prefix index is the picker's own, an LRU a
 server, sized to the server's KV cache.
 
-It runs under two names. `llm_d` reads gauges as things are at the moment of a scrape, which is more than engines tell.
-`llm_d_steps` reads what vLLM publishes: figures made at the end of its last step, without the requests that came during
-that step and without KV blocks for prompts not yet computed (`llmproxy.sim.published`, with its sources). Targets are
-judged by the former, the harder one.
+It runs under two names. `llm_d` reads what vLLM publishes: figures made at the end of its last step, without the
+requests that came during that step and without KV blocks for prompts not yet computed (`llmproxy.sim.published`, with
+its sources). That is what llm-d reads, and targets are judged by it. `llm_d_live` reads gauges as things are at the
+moment of a scrape, which no engine publishes: a harder rival than there is, shown beside the other.
 
 Choices: the guide to the prefix plugin (site-src/guides/epp-configuration/prefix-aware.md) gives the LRU's size by a
 formula from the KV cache, and later versions read it from the engine's metrics; so here. How much of a prompt they look

@@ -15,6 +15,7 @@ from llmproxy.policy.admission.queue import Queue
 from llmproxy.policy.admission.saturation.gauge import Saturation
 from llmproxy.policy.admission.tenant_share import TenantShare
 from llmproxy.policy.admission.ticket import Band, Reason, Ticket
+from llmproxy.policy.admission.wholes import Wholes
 
 W = TypeVar("W")
 
@@ -43,6 +44,7 @@ class Admission(Generic[W]):
         self.on_change: Callable[[], None] = _nothing
         """Called when something may have made room; the driver's."""
         self._margin = Margin(options.ttft_missing)
+        self._wholes: Wholes[W] = Wholes()
         self._set(options, routing)
 
     def configure(self, options: AdmissionOptions, routing: RoutingPolicy) -> None:
@@ -60,6 +62,7 @@ class Admission(Generic[W]):
             # Nobody tells how those end that are under way.
             self.saturation = Saturation(options, routing)
             self.lanes, self.tenants = Lanes(options.lanes), TenantShare(options.tenant_share)
+            self._wholes = Wholes()
 
     def _set(self, options: AdmissionOptions, routing: RoutingPolicy) -> None:
         self._options = options
@@ -102,6 +105,7 @@ class Admission(Generic[W]):
         it is on its way."""
         if not self.saturation.may_go(backend, now):
             return False
+        self._pass_time(now)
         if self.lanes.lanes and not self.lanes.is_open(self.ticket(request, backends).lane, len(backends)):
             return False
         if self._shares:
@@ -154,6 +158,7 @@ class Admission(Generic[W]):
         room, and going elsewhere costs everybody a prefix cache. Meanwhile those behind it may pass, but only so many
         are asked."""
         self.expire(now, shed)
+        self._pass_time(now)
         passed: set[Ticket[W]] = set()
         asked = 0
         while self.queue.waiting and any(self.saturation.may_go(backend, now) for backend in backends):
@@ -198,7 +203,9 @@ class Admission(Generic[W]):
         if ticket.starting:
             self._arrived(ticket)
         elif not ticket.first_at and not ticket.computed:
-            self._computed(ticket, backend, request, now)
+            self._computed(ticket)
+            if request.stream:
+                self.saturation.computed(backend, now)
             if moment is not Moment.FAILED and request.stream:
                 self._first_token(ticket, backend, now)
         if moment is not Moment.FIRST_TOKEN:
@@ -230,16 +237,26 @@ class Admission(Generic[W]):
 
     def _sent(self, ticket: Ticket[W], backend: Backend, request: Request, now: float) -> None:
         ticket.backend, ticket.sent_at, ticket.first_at, ticket.computed = backend, now, 0.0, False
-        self.saturation.began(backend, request.stream, now)
+        if request.stream:
+            self.saturation.began(backend, now)
         self.lanes.began(ticket.lane)
         if self._shares:
             ticket.shares = True
             self.tenants.began(ticket.tenant)
         self.hedges.sent()
+        if not request.stream and (self._shares or ticket.lane != NO_LANE):
+            # The routing policy knows of it already: what waits there is this prompt, and those before it.
+            wait_s = self.saturation.wait_s(backend, now)
+            if wait_s is not None:
+                self._wholes.sent(ticket, now + wait_s)
 
-    def _computed(self, ticket: Ticket[W], backend: Backend, request: Request, now: float) -> None:
+    def _pass_time(self, now: float) -> None:
+        for ticket in self._wholes.computed(now):
+            self._computed(ticket)
+
+    def _computed(self, ticket: Ticket[W]) -> None:
+        """Its prompt is, or it is over."""
         ticket.computed = True
-        self.saturation.computed(backend, request.stream, now)
         self.lanes.ended(ticket.lane)
         if ticket.shares:
             ticket.shares = False

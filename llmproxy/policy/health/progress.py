@@ -7,7 +7,8 @@ counters nor any answer that it owes us.
 It is hung once that has been so for `stalled_after_s`, and on top of it for as long as the prompts that we sent
 there and that have had no first token may take, by the speed at which this backend has been seen to compute prompts: a
 prompt of a million tokens moves nothing either until it is done. `_GENEROUS` times as long, because others may have
-sent prompts as well, and prompts get slower with their length.
+sent prompts as well, and prompts get slower with their length. Of an answer that comes whole nobody sees when its
+prompt is done: it is an excuse for no longer than all that waits there may take together.
 
 Only fresh gauges are judged by. Without any, and without counters, nobody is hung.
 """
@@ -38,9 +39,11 @@ class Work:
     moved_at: float = _NEVER
     """When the newest piece of any of their answers came."""
     prompt_tokens: float = 0.0
-    """Of those that have had no piece of an answer."""
+    """Of the streams that have had no piece of an answer."""
     prefill_tokens_per_s: float | None = None
     """Learned elsewhere (by the routing policy); None: what is learned here counts."""
+    wholes: tuple[tuple[float, float], ...] = ()
+    """Of answers that come whole, and have not: when each was sent, and its prompt's tokens."""
 
 
 class Progress:
@@ -77,13 +80,14 @@ class Progress:
     @property
     def prefill_tokens_per_s(self) -> float:
         """Seen here: prompt tokens computed in the time in which any prompt waited to be, old ones counting less. Too
-        low rather than too high: answers that come whole seem to wait for their prompt all the time."""
+        low rather than too high: answers that come whole seem to wait for their prompt for long."""
         return max((self._done + _PRIOR_S * _FIRST_GUESS) / (self._busy_s + _PRIOR_S), _LEAST)
 
     def look(self, gauges: Gauges, work: Work, stalled_after_s: float) -> bool:
         """Whether it is hung, as of `gauges.at`. The gauges must be fresh."""
         blind = gauges.at - self._seen_at > _BLIND * gauges.max_age_s
-        self._learn(gauges, work)
+        prompt_tokens = self._uncomputed(gauges.at, work, stalled_after_s)
+        self._learn(gauges, prompt_tokens)
         counters = (gauges.prompt_tokens, gauges.generation_tokens, gauges.heartbeat)
         # Being without work is no proof of health to one that hangs: it may just not say any more what it has.
         idle = not self.hung and not (gauges.running or gauges.waiting or work.requests)
@@ -94,7 +98,7 @@ class Progress:
             self.moved(work.moved_at)
         elif blind and not self.hung:
             self._since = gauges.at
-        elif gauges.at - self._since >= stalled_after_s + self._prefill_s(work):
+        elif gauges.at - self._since >= stalled_after_s + self._prefill_s(prompt_tokens, work):
             self.hung = True
         return self.hung
 
@@ -103,12 +107,18 @@ class Progress:
         self._since = now
         self.hung = False
 
-    def _prefill_s(self, work: Work) -> float:
-        return _GENEROUS * work.prompt_tokens / max(work.prefill_tokens_per_s or self.prefill_tokens_per_s, _LEAST)
+    def _uncomputed(self, now: float, work: Work, stalled_after_s: float) -> float:
+        """Prompt tokens that may be being computed."""
+        together = work.prompt_tokens + sum([tokens for _, tokens in work.wholes])
+        most_s = stalled_after_s + self._prefill_s(together, work)
+        return work.prompt_tokens + sum([tokens for sent_at, tokens in work.wholes if now - sent_at < most_s])
 
-    def _learn(self, gauges: Gauges, work: Work) -> None:
+    def _prefill_s(self, prompt_tokens: float, work: Work) -> float:
+        return _GENEROUS * prompt_tokens / max(work.prefill_tokens_per_s or self.prefill_tokens_per_s, _LEAST)
+
+    def _learn(self, gauges: Gauges, prompt_tokens: float) -> None:
         passed, self._seen_at = gauges.at - self._seen_at, gauges.at
-        had_prompts, self._had_prompts = self._had_prompts, work.prompt_tokens > 0
+        had_prompts, self._had_prompts = self._had_prompts, prompt_tokens > 0
         before, self._computed = self._computed, None
         if gauges.prompt_tokens is None:
             return

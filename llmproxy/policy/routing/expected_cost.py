@@ -4,6 +4,7 @@ has been seen to compute."""
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar, Final
 
 from llmproxy.core.backend import Backend
@@ -11,11 +12,11 @@ from llmproxy.core.ports import Estimate, Moment
 from llmproxy.core.prompt import BLOCK_BYTES
 from llmproxy.core.request import Request
 from llmproxy.policy.routing.adapters import IDLE, MISSING, Adapters
+from llmproxy.policy.routing.books import Book, Placement, shows_prefill
 from llmproxy.policy.routing.prefix_index import PrefixIndex, capacity_blocks
 from llmproxy.policy.routing.token_ratio import TokenRatio
 
 _PRIOR_S: Final = 3.0
-_HALF_LIFE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +50,15 @@ class ExpectedCostOptions:
             raise ValueError("prefill_tokens_per_s and cache_tokens must be positive")
 
 
-class _Book:
-    """What is known of one backend. With n requests in flight, the cost of a request there is
-    `token_s * ((pending + own * uncached_tokens) * (1 + delay * n) + crowd * R0 * (n + 1))`."""
-
-    __slots__ = ("awaiting", "bit", "busy_s", "done", "pending", "seen_at", "token_s")
-
-    def __init__(self, bit: int) -> None:
-        self.bit = bit
-        self.pending = 0.0
-        self.awaiting = 0
-        self.done = 0.0
-        self.busy_s = 0.0
-        self.seen_at = 0.0
-        self.token_s = 0.0
-
-
-class _Placement:
-    """The note on a request: where it went, and what was expected of it there."""
-
-    __slots__ = ("awaits", "backend", "hit_blocks", "uncached")
-
-    def __init__(self, uncached: float, hit_blocks: int) -> None:
-        self.uncached = uncached
-        self.hit_blocks = hit_blocks
-        self.backend: Backend | None = None
-        self.awaits = False
-
-
 class ExpectedCost:
     """Least of `(P + own u) (1 + delay n) / R + crowd (n + 1) R0 / R`; equals at random.
 
-    P: prompt tokens sent there and not yet answered by a first token; u: this request's prompt tokens that are not in
-    the prefix cache there; n: requests in flight; R: learned prefill speed, `(done + 3 Rb) / (busy + 3 s)`, at most Rb,
-    over the time in which any request awaits its first token, both halved every 60 busy seconds and counted when a
-    first token comes; R0: the first guess of it; Rb: R0, or the speed of the fastest backend where that is more, so
-    that what has never been tried is not thought of as slow. Costs within a twentieth of the least are equal.
+    P: prompt tokens sent there and not yet answered by a first token (`books` says what is believed of answers that
+    come whole, and show none); u: this request's prompt tokens that are not in the prefix cache there; n: requests in
+    flight; R: learned prefill speed, `(done + 3 Rb) / (busy + 3 s)`, at most Rb, over the time in which any stream
+    awaits its first token, both halved every 60 busy seconds and counted when a first token comes; R0: the first guess
+    of it; Rb: R0, or the speed of the fastest backend where that is more, so that what has never been tried is not
+    thought of as slow. Costs within a twentieth of the least are equal.
 
     A product, because a sum does not fit all traffic: where answers are long and prompts short, n is large and decides
     a sum alone, and requests wait for seconds at a backend that happens to have few.
@@ -95,13 +69,14 @@ class ExpectedCost:
     __slots__ = (
         "_adapter_s",
         "_adapters",
+        "_alike",
         "_best",
         "_books",
         "_crowd",
         "_delay",
+        "_draining",
         "_fastest",
         "_index",
-        "_limit",
         "_options",
         "_own",
         "_ratio",
@@ -112,54 +87,63 @@ class ExpectedCost:
     def __init__(self, options: ExpectedCostOptions, rng: random.Random) -> None:
         self._options = options
         self._own, self._delay = options.own, options.delay
-        self._limit = 1.0 + options.alike
+        self._alike = 1.0 + options.alike
         self._crowd = options.crowd * options.prefill_tokens_per_s
         self._rng = rng
         self._index = PrefixIndex()
         self._ratio = TokenRatio()
         self._adapters = Adapters()
         self._adapter_s = {IDLE: options.adapter_idle, MISSING: options.adapter_missing}
-        self._books: dict[Backend, _Book] = {}
+        self._books: dict[Backend, Book] = {}
+        self._draining: dict[Book, None] = {}
+        """Those of whose pending prompts time takes away (see `books`)."""
         self._best = options.prefill_tokens_per_s
-        self._fastest: _Book | None = None
+        self._fastest: Book | None = None
 
     def pick(self, candidates: Sequence[Backend], request: Request, now: float) -> Backend:
+        if self._draining:
+            self._drain(now)
         prompt = request.prompt
         ratio = self._ratio.ratio(request.model)
         tokens = prompt.size * ratio
         block_tokens = BLOCK_BYTES * ratio
         depths = self._index.match(prompt.blocks)
-        costs: list[float] = []
-        book_of, own, delay, crowd = self._books.get, self._own, self._delay, self._crowd
+        lacking = self._adapters.lacking(request.model, candidates, now)
+        book_of, own, delay, crowd, alike = self._books.get, self._own, self._delay, self._crowd, self._alike
         all_of_it = own * max(tokens, 1.0)
+        limit = least = inf
+        near: list[tuple[float, Backend]] = []
         for backend in candidates:
             book = book_of(backend) or self._open(backend)
             tokens_to_do = book.pending + all_of_it
             if depths and (hits := depths.get(book.bit, 0)):
-                tokens_to_do = book.pending + own * max(tokens - hits * block_tokens, 1.0)
+                tokens_to_do = book.pending + own * max(tokens - hits * block_tokens * book.confirmed.share, 1.0)
             others = backend.load.in_flight
             cost = book.token_s * (tokens_to_do * (1.0 + delay * others) + crowd * (others + 1))
             if backend.weight != backend.spec.weight:
                 # Slow start: it is to get so much less than its share.
                 cost *= backend.spec.weight / backend.weight
-            costs.append(cost)
-        lacking = self._adapters.lacking(request.model, candidates, now)
-        if lacking:
-            get_s = (self._adapter_s.get(lacking.get(backend, 0), 0.0) for backend in candidates)
-            costs = [cost + seconds for cost, seconds in zip(costs, get_s, strict=True)]
-        limit = min(costs) * self._limit
-        equals = [place for place, cost in enumerate(costs) if cost <= limit]
-        chosen = candidates[equals[0] if len(equals) == 1 else self._rng.choice(equals)]
-        hits = depths.get(self._books[chosen].bit, 0) if depths else 0
+            if lacking:
+                cost += self._adapter_s.get(lacking.get(backend, 0), 0.0)
+            if cost <= limit:
+                near.append((cost, backend))
+                if cost < least:
+                    least, limit = cost, cost * alike
+        equals = [backend for cost, backend in near if cost <= limit]
+        chosen = equals[0] if len(equals) == 1 else self._rng.choice(equals)
+        book = self._books[chosen]
+        hits = depths.get(book.bit, 0) if depths else 0
         if len(equals) > 1:
             request.reason = "tie"
         else:
             request.reason = "prefix" if hits else "load"
-        request.note = _Placement(max(tokens - hits * block_tokens, 1.0), hits)
+        uncached = max(tokens - hits * block_tokens * book.confirmed.share, 1.0)
+        request.note = Placement(uncached, hits, shows_prefill(request))
         return chosen
 
     def explain(self, candidates: Sequence[Backend], request: Request, now: float) -> list[dict[str, float]]:
         """Seconds, tokens, and tokens a second."""
+        self._drain(now)
         ratio = self._ratio.ratio(request.model)
         tokens = request.prompt.size * ratio
         depths = self._index.match(request.prompt.blocks)
@@ -167,7 +151,7 @@ class ExpectedCost:
         told = []
         for backend in candidates:
             book = self._books.get(backend) or self._open(backend)
-            cached = min(depths.get(book.bit, 0) * BLOCK_BYTES * ratio, tokens)
+            cached = min(depths.get(book.bit, 0) * BLOCK_BYTES * ratio * book.confirmed.share, tokens)
             uncached = max(tokens - cached, 1.0)
             in_flight = backend.load.in_flight
             token_s = book.token_s * backend.spec.weight / backend.weight
@@ -195,7 +179,10 @@ class ExpectedCost:
     def backlog_s(self, backend: Backend, now: float) -> float:
         """Seconds of prompts sent there that await their first token."""
         book = self._books.get(backend)
-        return 0.0 if book is None else book.pending * book.token_s
+        if book is None:
+            return 0.0
+        book.drain(now)
+        return book.pending * book.token_s
 
     def estimate(self, candidates: Sequence[Backend], request: Request) -> Estimate:
         """Of a prompt that is not placed yet."""
@@ -203,41 +190,44 @@ class ExpectedCost:
         tokens = request.prompt.size * ratio
         depths = self._index.match(request.prompt.blocks)
         books = [self._books.get(backend) or self._open(backend) for backend in candidates]
-        uncached_s = (max(tokens - depths.get(book.bit, 0) * BLOCK_BYTES * ratio, 1.0) * book.token_s for book in books)
+        worths = [depths.get(book.bit, 0) * BLOCK_BYTES * ratio * book.confirmed.share for book in books]
+        uncached_s = [max(tokens - worth, 1.0) * book.token_s for book, worth in zip(books, worths, strict=True)]
         return Estimate(tokens, min(uncached_s), tokens * min(book.token_s for book in books))
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
         note = request.note
-        if not isinstance(note, _Placement):
+        if not isinstance(note, Placement):
             return
-        book = self._books.get(backend) or self._open(backend)
+        book = self._books.get(backend)
         if moment is Moment.SENT:
-            note.backend, note.awaits = backend, True
-            if not book.awaiting:
-                book.seen_at = now
-            book.pending += note.uncached
-            book.awaiting += 1
+            book = note.book = book or self._open(backend)
+            book.sent(note, now)
+            self._read(book, backend)
             self._index.insert(backend, request.prompt.blocks, self._capacity(backend, request))
-        elif note.backend is not backend:
+        elif book is None or note.book is not book:
             return
         else:
             if note.awaits:
-                note.awaits = False
-                self._pass_time(book, now)
-                book.pending = max(book.pending - note.uncached, 0.0) if book.awaiting > 1 else 0.0
-                book.awaiting -= 1
-                if moment is not Moment.FAILED:
-                    book.done += note.uncached
+                if moment is Moment.FAILED:
+                    book.lost(note, now)
+                else:
+                    book.answered(note, now)
             if moment is Moment.FINISHED:
-                self._learn(backend, request, note)
+                self._learn(book, backend, request, note)
             if moment is not Moment.FIRST_TOKEN:
-                note.backend = None
+                note.book = None
         self._price(book, now)
+        if book.drains:
+            self._draining[book] = None
+        elif self._draining:
+            self._draining.pop(book, None)
 
     def forget(self, backend: Backend) -> None:
         book = self._books.pop(backend, None)
-        if book is not None and book is self._fastest:
-            self._fastest, self._best = None, self._options.prefill_tokens_per_s
+        if book is not None:
+            self._draining.pop(book, None)
+            if book is self._fastest:
+                self._fastest, self._best = None, self._options.prefill_tokens_per_s
         self._index.forget(backend)
         self._adapters.forget(backend)
 
@@ -246,24 +236,21 @@ class ExpectedCost:
         book = self._books.get(backend)
         return book.done / book.busy_s if book is not None and book.busy_s >= _PRIOR_S else None
 
-    def _open(self, backend: Backend) -> _Book:
-        book = self._books[backend] = _Book(self._index.bit(backend))
+    def _open(self, backend: Backend) -> Book:
+        book = self._books[backend] = Book(self._index.bit(backend))
         self._price(book, 0.0)
         return book
 
-    def _pass_time(self, book: _Book, now: float) -> None:
-        passed = now - book.seen_at
-        book.seen_at = now
-        if passed > 0:
-            kept = 0.5 ** (passed / _HALF_LIFE_S)
-            book.done *= kept
-            book.busy_s = book.busy_s * kept + passed
+    def _drain(self, now: float) -> None:
+        for book in [book for book in self._draining if not book.drain(now)]:
+            del self._draining[book]
 
-    def _price(self, book: _Book, now: float) -> None:
+    def _price(self, book: Book, now: float) -> None:
         if self._compare(book):
             # Those of whom less is known are thought of differently now.
             for one in self._books.values():
                 if not one.awaiting:
+                    one.drain(now)
                     one.token_s = 1 / self._speed(one, 0.0)
         overdue_s = 0.0
         if book.awaiting:
@@ -271,15 +258,15 @@ class ExpectedCost:
             overdue_s = max(now - book.seen_at - book.pending / self._speed(book, 0.0), 0.0)
         book.token_s = 1 / self._speed(book, overdue_s)
 
-    def _speed(self, book: _Book, overdue_s: float) -> float:
+    def _speed(self, book: Book, overdue_s: float) -> float:
         """Rb until the backend has been seen to be slower."""
         return min((book.done + _PRIOR_S * self._best) / (book.busy_s + overdue_s + _PRIOR_S), self._best)
 
-    def _compare(self, book: _Book) -> bool:
+    def _compare(self, book: Book) -> bool:
         """Keep Rb true: the speed of the fastest backend, or the first guess where that is more."""
         first_guess, before = self._options.prefill_tokens_per_s, self._best
 
-        def seen(one: _Book) -> float:
+        def seen(one: Book) -> float:
             return (one.done + _PRIOR_S * first_guess) / (one.busy_s + _PRIOR_S)
 
         if seen(book) >= before:
@@ -292,12 +279,23 @@ class ExpectedCost:
     def _capacity(self, backend: Backend, request: Request) -> int:
         return capacity_blocks(backend, self._options.cache_tokens, self._ratio.ratio(request.model))
 
-    def _learn(self, backend: Backend, request: Request, note: _Placement) -> None:
+    def _read(self, book: Book, backend: Backend) -> None:
+        """What its gauges say of its cache."""
+        if book.confirmed.read(backend.gauges):
+            self._index.empty(backend)
+
+    def _learn(self, book: Book, backend: Backend, request: Request, note: Placement) -> None:
         tokens, prompt = request.tokens, request.prompt
         if tokens is None or tokens.prompt is None:
             return
         self._ratio.learn(request.model, prompt.size, tokens.prompt)
-        if tokens.cached is not None and note.hit_blocks and prompt.blocks:
+        self._read(book, backend)
+        expected = tokens.prompt * min(note.hit_blocks * BLOCK_BYTES / max(prompt.size, 1), 1.0)
+        if tokens.cached is None:
+            book.confirmed.untold(tokens.prompt, expected)
+            return
+        book.confirmed.told(tokens.prompt, expected, tokens.cached)
+        if note.hit_blocks and prompt.blocks:
             had = int(tokens.cached * len(prompt.blocks) / tokens.prompt) + 1
             if had < note.hit_blocks:
                 # Evicted: so are other prompts' blocks, as this one has just been computed again, but which?

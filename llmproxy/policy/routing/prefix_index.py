@@ -79,12 +79,19 @@ class PrefixIndex:
                 del kept[block]
                 self._drop(block, mask)
 
+    def empty(self, backend: Backend) -> None:
+        """The backend lost all that it had."""
+        kept = self._kept.get(backend)
+        if kept:
+            for block in kept:
+                self._drop(block, 1 << self._bits[backend])
+            kept.clear()
+
     def forget(self, backend: Backend) -> None:
         """The backend left."""
-        bit = self._bits.pop(backend, None)
-        if bit is not None:
-            for block in self._kept.pop(backend):
-                self._drop(block, 1 << bit)
+        self.empty(backend)
+        self._bits.pop(backend, None)
+        self._kept.pop(backend, None)
 
     def size(self, backend: Backend) -> int:
         """Blocks it is thought to hold."""

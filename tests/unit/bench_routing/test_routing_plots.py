@@ -45,7 +45,7 @@ def test_bars_are_means_in_order(tmp_path: Path) -> None:
     bars = [bar for bar in root.iter(f"{SVG}rect") if bar.get("class")]
     assert [bar.findtext(f"{SVG}title") for bar in bars] == [
         "expected_cost: 3.00 (3.00-3.00)",
-        "llm-d, live gauges: 4.50 (4.00-5.00)",
+        "llm-d: 4.50 (4.00-5.00)",
     ]
     short, long = (float(bar.get("width", "")) for bar in bars)
     assert abs(long / short - 1.5) < 0.01

@@ -6,10 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bench.routing.__main__ import main, tasks
-from bench.routing.experiments import EXPERIMENTS, OURS, POLICIES
+from bench.routing.experiments import BY_STEP, EXPERIMENTS, OURS, POLICIES, SCRAPE_S
 from bench.routing.replay import Task, highest, run
+from bench.routing.report import print_targets
 from bench.routing.targets import TARGETS, Spread, figures, ratio, verdicts
 from llmproxy.sim.traces import read_trace
 
@@ -65,9 +67,26 @@ def test_a_target_is_judged_by_the_mean() -> None:
 
 def test_more_is_better_of_a_load() -> None:
     rows = [row("capacity", OURS, 0, load=1.39), row("capacity", "sglang", 0, load=1.0)]
-    assert [verdict.met for verdict in verdicts(rows)] == [False, None, None]
+    assert [verdict.met for verdict in verdicts(rows)] == [False, None, None, None]
     rows[0]["load"] = 1.41
     assert verdicts(rows)[0].met is True
+
+
+def test_what_is_stricter_is_shown_and_not_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row("equal", OURS, 0, ttft_p90_s=0.6)]
+    rows += [row("equal", "llm_d", 0), row("equal", "llm_d_live", 0, ttft_p90_s=0.9)]
+    told = {verdict.text: (verdict.met, verdict.judged) for verdict in verdicts(rows)}
+    assert told["equal: ttft_p90_s <= 0.62 x llm_d"] == (True, True)
+    assert told["equal: ttft_p90_s <= 0.62 x llm_d_live"] == (False, False)
+    print_targets(Console(width=150), rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("│")[3].strip() for line in lines if "x llm_d" in line] == ["met", "stricter: missed"]
+
+
+def test_the_real_one_reads_what_engines_publish() -> None:
+    assert frozenset({"llm_d"}) == BY_STEP
+    assert SCRAPE_S["llm_d"] == SCRAPE_S["llm_d_live"] == 0.05
+    assert POLICIES["llm_d"] == POLICIES["llm_d_live"]
 
 
 def test_disturbed_ours_must_lead_everyone_and_come_near_the_nearest() -> None:

@@ -1,30 +1,25 @@
-"""Which backends compute prompts: requests sent there that have no first token yet."""
+"""Which backends compute prompts: streams sent there that have no first token yet."""
 
 from llmproxy.core.backend import Backend
 
 
 class Awaiting:
-    """`streams` await a first token, which will be seen. `wholes` are answers that come whole: nobody sees when their
-    prompt has been computed, so while there are any the backend's backlog is unknown."""
+    """Of answers that come whole nobody sees when their prompt has been computed, so they are not among `streams`."""
 
-    __slots__ = ("streams", "wholes")
+    __slots__ = ("streams",)
 
     def __init__(self) -> None:
         self.streams: dict[Backend, int] = {}
-        self.wholes: dict[Backend, int] = {}
 
-    def began(self, backend: Backend, stream: bool) -> None:
-        counts = self.streams if stream else self.wholes
-        counts[backend] = counts.get(backend, 0) + 1
+    def began(self, backend: Backend) -> None:
+        self.streams[backend] = self.streams.get(backend, 0) + 1
 
-    def ended(self, backend: Backend, stream: bool) -> None:
-        counts = self.streams if stream else self.wholes
-        left = counts.get(backend, 0) - 1
+    def ended(self, backend: Backend) -> None:
+        left = self.streams.get(backend, 0) - 1
         if left > 0:
-            counts[backend] = left
+            self.streams[backend] = left
         else:
-            counts.pop(backend, None)
+            self.streams.pop(backend, None)
 
     def forget(self, backend: Backend) -> None:
         self.streams.pop(backend, None)
-        self.wholes.pop(backend, None)

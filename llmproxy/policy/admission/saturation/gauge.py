@@ -13,7 +13,7 @@ time."""
 
 
 class Saturation:
-    """Told of every request that is sent, gets its first token and ends, where `watches`; else it asks nothing but
+    """Told of every stream that is asked for, gets its first token and ends, where `watches`; else it asks nothing but
     `max_concurrency`."""
 
     def __init__(self, options: AdmissionOptions, routing: RoutingPolicy) -> None:
@@ -26,7 +26,8 @@ class Saturation:
     def configure(self, options: AdmissionOptions, routing: RoutingPolicy) -> None:
         """New options or another policy. What has been learned stays, where it is asked for still."""
         self._backlog_s = options.backlog_s
-        self._backlogged = routing if options.backlog_s and isinstance(routing, Backlogged) else None
+        self._costs = routing if isinstance(routing, Backlogged) else None
+        self._backlogged = self._costs if options.backlog_s else None
         if options.slo.tpot_s == float("inf"):
             self.share = None
         elif self.share is None:
@@ -45,11 +46,14 @@ class Saturation:
         if not backend.has_room or self._starting.get(backend, 0) >= STARTING_MAX:
             return False
         backlogged, share, adaptive = self._backlogged, self.share, self.adaptive
-        if backlogged is not None and backend not in self._awaiting.wholes:
-            # An idle backend always takes one: what is thought to wait there is an estimate.
-            busy = backend in self._awaiting.streams
-            if busy and backlogged.backlog_s(backend, now) >= self._backlog_s:
-                return False
+        # What is thought to wait there is an estimate, answers that come whole the more so. It holds others only while
+        # a first token is awaited that will set it right: an idle backend always takes one.
+        if (
+            backlogged is not None
+            and backend in self._awaiting.streams
+            and backlogged.backlog_s(backend, now) >= self._backlog_s
+        ):
+            return False
         if share is not None and not share.may_go(backend, now):
             return False
         return adaptive is None or adaptive.may_go(backend)
@@ -66,17 +70,21 @@ class Saturation:
         else:
             self._starting.pop(backend, None)
 
-    def began(self, backend: Backend, stream: bool, now: float) -> None:
-        """A request was sent there."""
-        self._awaiting.began(backend, stream)
-        if self.share is not None and stream:
+    def began(self, backend: Backend, now: float) -> None:
+        """A request for a stream was sent there."""
+        self._awaiting.began(backend)
+        if self.share is not None:
             self.share.computes(backend, True, now)
 
-    def computed(self, backend: Backend, stream: bool, now: float) -> None:
+    def computed(self, backend: Backend, now: float) -> None:
         """It got its first token, or is over."""
-        self._awaiting.ended(backend, stream)
-        if self.share is not None and stream:
+        self._awaiting.ended(backend)
+        if self.share is not None:
             self.share.computes(backend, backend in self._awaiting.streams, now)
+
+    def wait_s(self, backend: Backend, now: float) -> float | None:
+        """How long until all prompts sent there are thought to be computed; None where nobody knows."""
+        return None if self._costs is None else self._costs.backlog_s(backend, now)
 
     def forget(self, backend: Backend) -> None:
         self._awaiting.forget(backend)

@@ -113,11 +113,45 @@ def test_an_idle_backend_takes_one_whatever_is_thought_to_wait_there():
     assert scene.ask()[1] is scene.backends[0]
 
 
-def test_a_backlog_is_unknown_while_whole_answers_are_awaited():
+def test_a_backlog_of_whole_answers_holds_nobody_unless_a_first_token_is_awaited_too():
     scene = Scene(1)
     scene.ask(stream=False)
     scene.costs.backlogs[scene.backends[0]] = 99.0
-    assert scene.ask()[1] is scene.backends[0]
+    stream, backend = scene.ask()
+    assert backend is scene.backends[0]
+    assert scene.ask()[1] is None
+    scene.tell(Moment.FIRST_TOKEN, stream, backend, 0.1)
+    scene.pump(0.1)
+    assert scene.admission.waiting == 0
+
+
+def test_the_prompt_of_a_whole_answer_leaves_its_lane_when_it_should_be_computed():
+    scene = Scene(1, lanes=(LONG,), backlog_s=0.0)
+    backend = scene.backends[0]
+    scene.costs.backlogs[backend] = 2.0
+    first, _ = scene.ask(20_000, stream=False)
+    assert scene.ask(20_000, now=1.9)[1] is None
+    scene.pump(1.9)
+    assert scene.admission.waiting == 1
+    scene.pump(2.0)
+    assert scene.admission.waiting == 0
+    # Its end takes nothing away a second time.
+    scene.tell(Moment.FINISHED, first, backend, 60.0)
+    assert report(scene.admission, 60.0)["lanes"][0]["computing"] == 1
+
+
+def test_a_whole_answer_that_is_over_or_sent_again_is_not_thought_computed():
+    scene = Scene(1, lanes=(LONG,), backlog_s=0.0)
+    backend = scene.backends[0]
+    scene.costs.backlogs[backend] = 2.0
+    request, _ = scene.ask(20_000, stream=False)
+    scene.tell(Moment.FAILED, request, backend, 1.0)
+    scene.admission.admit(backend, request, scene.backends, 1.0)
+    scene.tell(Moment.SENT, request, backend, 1.0)
+    scene.pump(2.5)
+    assert report(scene.admission, 2.5)["lanes"][0]["computing"] == 1
+    scene.pump(3.0)
+    assert report(scene.admission, 3.0)["lanes"][0]["computing"] == 0
 
 
 def test_a_few_at_a_time_are_on_their_way_to_a_backend():

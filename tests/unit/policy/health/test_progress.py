@@ -1,5 +1,7 @@
 """Who hangs: engines with work of which nothing moves, and not those that compute a long prompt."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,6 +147,26 @@ def test_a_long_prompt_has_the_time_it_takes():
     engine.look()
     # 100 s at its speed, four times as long to be generous, and what is allowed without it.
     assert engine.seconds_until_hung() == 460
+
+
+def test_so_has_that_of_an_answer_that_comes_whole():
+    engine = Watched()
+    engine.work = Work(requests=1, prefill_tokens_per_s=10_000, wholes=((1.0, 1_000_000.0),))
+    engine.look()
+    assert engine.seconds_until_hung() == 460
+
+
+def test_a_prompt_that_must_be_done_excuses_nothing_any_more():
+    """Answers that come whole, long since generated: what hangs is not their prompts."""
+    engine = Watched()
+    engine.work = Work(requests=20, prefill_tokens_per_s=10_000, wholes=((0.0, 50_000.0),) * 20)
+    engine.look(600, generation_tokens=20)
+    assert engine.seconds_until_hung() == 60
+    # A new one has its time.
+    fresh = Watched()
+    fresh.work = replace(engine.work, wholes=((0.0, 50_000.0), (600.0, 50_000.0)))
+    fresh.look(600, generation_tokens=20)
+    assert fresh.seconds_until_hung() == 60 + 20
 
 
 def test_no_speed_is_believed_that_would_excuse_a_hang_for_ever():

@@ -21,9 +21,9 @@ def policy(**options):
     return ExpectedCost(ExpectedCostOptions(prefill_tokens_per_s=R0, **options), random.Random(1))
 
 
-def request(tokens, blocks=()):
+def request(tokens, blocks=(), **fields):
     prompt = Prompt(tokens * 4, blocks)
-    return Request(prompt=lambda: prompt)
+    return Request(prompt=lambda: prompt, **{"stream": True, **fields})
 
 
 def place(made, backend, tokens, now, blocks=()):
