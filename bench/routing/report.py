@@ -66,12 +66,15 @@ def print_targets(console: Console, rows: Sequence[Row]) -> None:
     table = Table(title=f"Targets for {OURS}: ratios, mean over the seeds (smallest-largest)", title_justify="left")
     for title in ("target", "found", ""):
         table.add_column(title)
-    for verdict in verdicts(rows):
+    found = verdicts(rows)
+    for verdict in found:
         mark = {True: "[green]met[/]", False: "[red]missed[/]", None: "-"}[verdict.met]
         if not verdict.judged:
             mark = {True: "met, though stricter", False: "stricter: missed", None: "-"}[verdict.met]
         table.add_row(verdict.text, _show(verdict.found, 3, spread=True), mark)
     console.print(table)
+    if all(verdict.judged for verdict in found):
+        return
     console.print(
         "llm_d reads what vLLM publishes, once a step, every 50 ms: targets are judged by that. llm_d_live reads how\n"
         "things are at that moment, which no engine publishes: a stricter rival than the real one.",
