@@ -25,7 +25,7 @@ HOT = {
     "llmproxy/policy/routing": (
         "adapters books confirmed expected_cost least_connections prefix_index round_robin token_ratio"
     ),
-    "llmproxy/stores": "memory",
+    "llmproxy/stores": "memory redis redis_ahead redis_alone redis_batch redis_link",
     "llmproxy/telemetry": "line metrics writer",
 }
 """What runs for every request, or every piece of an answer."""

@@ -20,6 +20,7 @@ from bench.labs import (
     leavers,
     limits,
     limits_cost,
+    limits_exact,
     overload,
     reload,
     scaling,
@@ -39,8 +40,10 @@ LABS: tuple[Lab, ...] = (
     limits.LAB,
     scaling.LAB,
     limits_cost.LAB,
-    limits_cost.COMPILED_LAB,
+    limits_cost.EACH_LAB,
+    limits_exact.LAB,
     overload.LAB,
+    overload.BLIND_LAB,
     leavers.LAB,
 )
 

@@ -31,10 +31,12 @@ class QueueConfig(Section):
     tenant_max: int = Field(1000, ge=0, description="Most requests of one tenant waiting, in each priority.")
     tenant_bytes: Size = Field(GIB, description="Most bytes of one tenant's waiting bodies.")
     tenant_share: Ratio = Field(
-        1.0,
-        gt=0,
+        0.0,
+        ge=0,
         description="Of the backends, on how many the prompts of one tenant may be computed at once while there are "
-        "other tenants (one may always). Below 1, a tenant's flood leaves places that others need not wait for.",
+        "other tenants (one may always), so that a tenant's flood leaves places that others need not wait for. 0: on "
+        "what others left free lately, and with `expected_cost` only, as no other policy knows how long prompts "
+        "take. 100%: no bound.",
     )
     min_share: Ratio = Field(
         0.05,

@@ -24,7 +24,7 @@ from llmproxy.pipeline.metering import take
 from llmproxy.pipeline.permit import permit
 from llmproxy.pipeline.prompt_tier import size_up, that_fit
 from llmproxy.pipeline.response_ids import ResponseIds, id_in_path
-from llmproxy.pipeline.room import Room
+from llmproxy.pipeline.room import Room, priority
 from llmproxy.pipeline.routes import Dialect, Local, Route
 from llmproxy.pipeline.site import Site
 from llmproxy.pipeline.snapshot import ServingPool, Snapshot
@@ -185,6 +185,8 @@ class Handler(Site):
             if room.crowded:
                 return None
             backend = self.choose_in_turn(x, pool, tried)
+            if x.view is not None and pool.queue.minds_priority:
+                x.view.priority = priority(x)
             if backend is None or x.view is None or not pool.queue.admit(backend, x.view, pool.backends, x.chosen_at):
                 return None
             return backend

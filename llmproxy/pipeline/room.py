@@ -80,6 +80,9 @@ class Room:
         x.view.priority = priority(x)
         turn = Turn(choose)
         ticket = queue.ticket(x.view, self.pool.backends)
+        if not ticket.charged:
+            # It may have been made before anybody asked for its priority.
+            ticket.band = Band(x.view.priority)
         ticket.owner, ticket.restricted = turn, restricted
         refused = queue.enter(ticket, now)
         if refused is not None:

@@ -5,6 +5,8 @@ all that a request asks for or nothing:
 
 * Requests that arrive in the same turn of the event loop go in one round trip, over one connection that is a plain
   protocol (hiredis reads and writes it): 5 us of CPU a round trip, where a client library's takes 45.
+* What a busy tenant will need next is taken before it is asked for (`redis_ahead`), so that most of its requests need
+  no round trip at all. Everything that passes was granted by the script all the same.
 * Redis's clock counts. The script keeps no state but the keys, in whole numbers (`core.buckets`), and a full bucket's
   key is no key at all, so the keys expire by themselves.
 * An answer that is not there after `timeout_s` is not waited for. The link is given up, this process decides for

@@ -11,6 +11,7 @@ from typing import Any
 
 from llmproxy.core.limits import Limit, Pending, Taken
 from llmproxy.core.redis_url import RedisUrl
+from llmproxy.stores.redis_ahead import TICK_S, Advance, Ahead
 from llmproxy.stores.redis_alone import Alone, OnFailure
 from llmproxy.stores.redis_batch import Batch, Gift, read_answer
 from llmproxy.stores.redis_door import RedisDoor
@@ -50,7 +51,7 @@ class RedisStore:
         self.timeout_s = timeout_s
         self.alone = Alone(on_failure)
         self.counts = self.alone.counts
-        """How questions were decided: `redis`, `local`, `allow`, `deny`."""
+        """How questions were decided: `redis`, `ahead` (from what it granted before), `local`, `allow`, `deny`."""
         self.links: Counter[str] = Counter()
         """How often the link came `up`, and why it went: `timeout`, `lost`, `refused`, `closed`."""
         self._prefix = f"{{{namespace}}}:"
@@ -67,6 +68,8 @@ class RedisStore:
             on_trouble=self._fail,
         )
         self._link: RedisLink | None = None
+        self._ahead = Ahead()
+        self._ticks: asyncio.TimerHandle | None = None
         self._asking: list[Pending] = []
         self._giving: list[Gift] = []
         self._sent: deque[Batch] = deque()
@@ -90,9 +93,12 @@ class RedisStore:
         """Say what is left to say, for a moment, and end."""
         try:
             await self._keeper.stop()
-            if self._link is not None:
-                self._flush()
-                await self._keeper.leave()
+            # Twice: what is heard before the first one's answer may be more to give back.
+            for _ in range(2):
+                if self._link is not None:
+                    self._giving += self._ahead.close()
+                    self._flush()
+                    await self._keeper.leave()
         finally:
             self._drop("closed")
 
@@ -110,6 +116,11 @@ class RedisStore:
     def take(self, limits: Sequence[Limit], amounts: Sequence[int], lease: str, now_ms: int) -> Taken | Pending:
         if self._link is None:
             return self.alone.take(limits, amounts, lease, now_ms)
+        if self._ahead.accounts:
+            taken = self._ahead.take(limits, amounts, lease, self._redis_ms())
+            if taken is not None:
+                self.counts["ahead"] += 1
+                return taken
         pending = Pending(limits, amounts, lease, now_ms)
         self._asking.append(pending)
         if len(self._asking) == 1:
@@ -120,14 +131,18 @@ class RedisStore:
         if taken.uncounted:
             return
         if lease:
+            lease = self._ahead.name_of(lease)
             self.alone.release(limits, amounts, lease, taken, now_ms)
         if self._link is None:
             self.alone.owe(limits, amounts, lease, taken.at_ms)
             self.alone.correct(limits, amounts, taken, now_ms)
             return
+        if self._ahead.accounts:
+            limits, amounts = self._ahead.give(limits, amounts, lease, taken.at_ms, self._keeper.proxies)
+            if not limits:
+                return
         self._giving.append(Gift(limits, amounts, lease, taken.at_ms))
-        if self._flushes is None:
-            self._flushes = self._loop.call_later(_LAZY_S, self._flush)
+        self._give_soon()
 
     def overrides(self) -> Mapping[str, str]:
         return self._keeper.overrides
@@ -140,6 +155,14 @@ class RedisStore:
         await self._keeper.set_override(tenant, text)
 
     # -- asking ----------------------------------------------------------------------------------------------------
+
+    def _redis_ms(self) -> int:
+        """The time by Redis's clock, to within a round trip."""
+        return int(self._loop.time() * 1000 + self._keeper.skew_ms)
+
+    def _give_soon(self) -> None:
+        if self._flushes is None:
+            self._flushes = self._loop.call_later(_LAZY_S, self._flush)
 
     def _flush_soon(self) -> None:
         """Behind everything that is ready to run in this turn of the loop."""
@@ -192,19 +215,39 @@ class RedisStore:
         self._keeper.skew_ms = at_ms - self._loop.time() * 1000
         for pending, answer in zip(batch.asking, reply[1:], strict=True):
             taken = read_answer(at_ms, answer)
-            if taken is None:
+            if isinstance(pending, Advance):
+                if not self._ahead.answered(pending, taken):
+                    self._giving.append(Gift(pending.limits, (-pending.amounts[0],), "", at_ms))
+                    self._give_soon()
+            elif taken is None:
                 self._decide((pending,))
             elif not pending.abandoned:
                 self.counts["redis"] += 1
                 self.alone.granted(pending.limits, pending.amounts, pending.lease, taken, pending.now_ms)
+                self._ahead.asked(pending.limits, pending.amounts, taken)
                 pending.set(taken)
             elif taken.ok:
                 back = [-amount for amount in pending.amounts]
                 self.give(pending.limits, back, pending.lease, taken, pending.now_ms)
+        if self._ticks is None and self._ahead.busy:
+            self._ticks = self._loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        """Make what was taken ahead fit what is used."""
+        self._ticks = None
+        advances, gifts = self._ahead.tick(self._keeper.proxies, self._redis_ms())
+        if advances or gifts:
+            self._asking += advances
+            self._giving += gifts
+            self._flush()
+        if self._ahead.busy:
+            self._ticks = self._loop.call_later(TICK_S, self._tick)
 
     def _decide(self, asking: Sequence[Pending]) -> None:
         """Answer without Redis."""
         for pending in asking:
+            if isinstance(pending, Advance):
+                continue
             if pending.abandoned:
                 self.alone.unlend(pending.limits, pending.lease)
                 continue
@@ -251,16 +294,17 @@ class RedisStore:
         if link is not None:
             self.links[reason] += 1
             link.abort()
-        for handle in (self._timer, self._flushes):
+        for handle in (self._timer, self._flushes, self._ticks):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._flushes = None
+        self._timer = self._flushes = self._ticks = None
         sent, self._sent = self._sent, deque()
         asking, self._asking = self._asking, []
         giving, self._giving = self._giving, []
         for batch in sent:
             if batch.giving and batch.tries < _TRIES:
                 self._unconfirmed.append(Batch((), batch.giving, batch.sequence, 0.0, batch.tries + 1))
+        self.alone.take_over(self._ahead, self._redis_ms())
         for gift in giving:
             self.alone.owe(gift.limits, gift.amounts, gift.lease, gift.taken_at_ms)
         for batch in sent:
@@ -292,4 +336,5 @@ class RedisStore:
         """All leases that are held are held for longer; also after Redis lost them."""
         self._renew_at = self._loop.time() + self._lease_ttl_ms / 3000
         self._giving += self.alone.renewals()
+        self._giving += self._ahead.renewals()
         self._flush_soon()

@@ -6,6 +6,7 @@ from enum import Enum
 
 from llmproxy.core.limits import Kind, Limit, Taken
 from llmproxy.stores.memory import MemoryStore
+from llmproxy.stores.redis_ahead import Ahead
 from llmproxy.stores.redis_batch import Gift
 
 KEYS_MAX = 20_000
@@ -65,6 +66,15 @@ class Alone:
             seen[limit.key] = (remaining, now_ms)
         if lease and taken.denied < 0:
             self.hold(limits, amounts, lease, taken, now_ms)
+
+    def take_over(self, ahead: Ahead, now_ms: int) -> None:
+        """What was taken ahead is this process's to account for from now on."""
+        for account in ahead.accounts.values():
+            self._seen[account.limit.key] = (max(0, account.remaining()), now_ms)
+        for gift in ahead.close():
+            self.owe(gift.limits, gift.amounts, gift.lease, gift.taken_at_ms)
+        for limit, name in ahead.names.values():
+            self.hold((limit,), (1,), name, Taken(now_ms), now_ms)
 
     def hold(self, limits: Sequence[Limit], amounts: Sequence[int], lease: str, taken: Taken, now_ms: int) -> None:
         leases = tuple(

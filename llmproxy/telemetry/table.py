@@ -211,7 +211,8 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         "llmproxy_limit_decisions_total",
         Kind.COUNTER,
-        "With limits in Redis, who decided: `redis`, or while it was out of reach `local`, `allow`, `deny`.",
+        "With limits in Redis, who decided: `redis`, `ahead` (out of what it had granted a busy tenant before), or "
+        "while it was out of reach `local`, `allow`, `deny`.",
         ("by",),
     ),
     Metric("llmproxy_limit_store_up", Kind.GAUGE, "With limits in Redis, 1 while it is used."),

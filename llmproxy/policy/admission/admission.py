@@ -8,12 +8,13 @@ from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Backlogged, Estimate, Moment, RoutingPolicy
 from llmproxy.core.request import Request
 from llmproxy.policy.admission.deadline import Margin, parse_timeout
+from llmproxy.policy.admission.foresight import FirstTokens, Patience
 from llmproxy.policy.admission.hedge import Hedges
 from llmproxy.policy.admission.lanes import NO_LANE, Lanes
 from llmproxy.policy.admission.options import AdmissionOptions
 from llmproxy.policy.admission.queue import Queue
 from llmproxy.policy.admission.saturation.gauge import Saturation
-from llmproxy.policy.admission.tenant_share import TenantShare
+from llmproxy.policy.admission.tenant_share import AUTO, HEAVY_S, TenantShare
 from llmproxy.policy.admission.ticket import Band, Reason, Ticket
 from llmproxy.policy.admission.wholes import Wholes
 
@@ -24,7 +25,6 @@ TOKENS_PER_BYTE = 0.25
 ASKED_MAX = 8
 """Tickets that are offered the free places each time something changes. Those that may not go everywhere count extra,
 so that they never hold up the others."""
-"""Where the routing policy has no estimate."""
 
 
 def _nothing() -> None:
@@ -39,12 +39,16 @@ class Admission(Generic[W]):
         self.queue: Queue[W] = Queue(options.bounds)
         self.saturation = Saturation(options, routing)
         self.lanes = Lanes(options.lanes)
-        self.tenants = TenantShare(options.tenant_share)
+        self.tenants = TenantShare(1.0)
         self.hedges = Hedges(options.hedge)
         self.on_change: Callable[[], None] = _nothing
         """Called when something may have made room; the driver's."""
         self._margin = Margin(options.ttft_missing)
         self._wholes: Wholes[W] = Wholes()
+        self._patience = Patience(options.wait_missing)
+        self._backends = 1
+        """How many there were when they were last seen."""
+        self._firsts = FirstTokens()
         self._set(options, routing)
 
     def configure(self, options: AdmissionOptions, routing: RoutingPolicy) -> None:
@@ -54,24 +58,27 @@ class Admission(Generic[W]):
         self.saturation.configure(options, routing)
         if options.lanes != before.lanes:
             self.lanes = self.lanes.changed(options.lanes)
-        self.tenants.share = options.tenant_share
         if options.hedge != before.hedge:
             self.hedges = Hedges(options.hedge)
         self._set(options, routing)
         if not self.watches:
             # Nobody tells how those end that are under way.
             self.saturation = Saturation(options, routing)
-            self.lanes, self.tenants = Lanes(options.lanes), TenantShare(options.tenant_share)
+            self.lanes, self.tenants = Lanes(options.lanes), TenantShare(self.tenants.share)
             self._wholes = Wholes()
 
     def _set(self, options: AdmissionOptions, routing: RoutingPolicy) -> None:
         self._options = options
         self._estimates = routing if isinstance(routing, Backlogged) else None
-        self._prices = bool(options.lanes) or options.slo.ttft_s != inf or options.tenant_share < 1.0
-        self._shares = options.tenant_share < 1.0
+        self._prices = bool(options.lanes) or options.slo.ttft_s != inf
+        # Where nobody knows what waits in the engines they queue as they like, and to hold one tenant back for others
+        # is left to whoever asks for it.
+        knows = self._estimates is not None and options.backlog_s > 0
+        self.tenants.share = options.tenant_share if options.tenant_share != AUTO or knows else 1.0
+        self._shares = self.minds_priority = self.tenants.share < 1.0
         self.holds = self.saturation.watches or bool(options.lanes) or self._shares
         """Whether requests may have to wait although no backend is at its `max_concurrency`."""
-        self.watches = self.saturation.watches or self._prices or bool(options.hedge.share)
+        self.watches = self.saturation.watches or self._prices or self._shares or bool(options.hedge.share)
 
     @property
     def waiting(self) -> int:
@@ -80,10 +87,11 @@ class Admission(Generic[W]):
     def ticket(self, request: Request, backends: Sequence[Backend]) -> Ticket[W]:
         """The request's ticket, made and priced when it is first asked for."""
         known = request.ticket
+        self._backends = len(backends)
         if isinstance(known, Ticket):
             return known
         tokens = request.body_bytes * TOKENS_PER_BYTE
-        estimate = Estimate(tokens, 0.0, 0.0)
+        estimate = Estimate(tokens, self._firsts.expected_s(request.body_bytes), 0.0)
         if self._estimates is not None and backends:
             estimate = self._estimates.estimate(backends, request)
         timeout_s = parse_timeout(request.header("x-request-timeout"))
@@ -109,7 +117,7 @@ class Admission(Generic[W]):
         if self.lanes.lanes and not self.lanes.is_open(self.ticket(request, backends).lane, len(backends)):
             return False
         if self._shares:
-            self.tenants.seen(request.tenant, now)
+            self.tenants.seen(request.tenant, request.priority, now)
             if request.tenant in self.tenants.closed(len(backends), now):
                 return False
         if self.watches:
@@ -119,15 +127,23 @@ class Admission(Generic[W]):
     def enter(self, ticket: Ticket[W], now: float) -> Reason | None:
         """Stand in line; why not, where that is of no use."""
         if self._shares:
-            self.tenants.seen(ticket.tenant, now)
+            self.tenants.seen(ticket.tenant, ticket.band, now)
         latest = inf
         if ticket.deadline != inf:
             latest = self._margin.latest_start(ticket.deadline, ticket.prefill_s)
-            if now + (self.queue.eta_s(ticket, now) or 0.0) > latest:
+            if now + self._wait_s(ticket, latest, now) > latest:
                 if ticket.band is not Band.BATCH:
                     return Reason.DEADLINE
                 ticket.deadline = latest = inf
         return self.queue.enter(ticket, now, latest)
+
+    def _wait_s(self, ticket: Ticket[W], latest: float, now: float) -> float:
+        """How long it had better expect to wait, when waiting longer than until `latest` makes no sense."""
+        eta_s = self.queue.eta_s(ticket, now) or 0.0
+        factor = self._patience.factor(ticket.band, latest - now)
+        # Of a queue shorter than the fleet too much depends on who it is: without a choice of requests that fit their
+        # caches, backends would stand idle.
+        return eta_s * (factor if self.queue.waiting >= self._backends else min(factor, 1.0))
 
     def leave(self, ticket: Ticket[W]) -> None:
         self.queue.leave(ticket)
@@ -168,6 +184,7 @@ class Admission(Generic[W]):
                 return
             backend = choose(ticket)
             if backend is not None and self.saturation.may_go(backend, now):
+                self._waited(ticket, in_vain=False)
                 self.queue.serve(ticket, now)
                 if self.watches:
                     self._start(ticket, backend)
@@ -180,6 +197,7 @@ class Admission(Generic[W]):
 
     def expire(self, now: float, shed: Callable[[Ticket[W], Reason], None]) -> None:
         """Take those out of line who have waited too long, or cannot make their deadline any more."""
+        self._patience.looks_again()
         for ticket in self.queue.ended(now):
             if not ticket.waiting:
                 # Gone with one before it.
@@ -188,8 +206,15 @@ class Admission(Generic[W]):
             if ticket.band is Band.BATCH and not waited_out:
                 self.queue.demote(ticket, now)
                 continue
+            if not waited_out:
+                self._waited(ticket, in_vain=True)
             self.queue.leave(ticket)
             shed(ticket, Reason.WAIT if waited_out else Reason.DEADLINE)
+
+    def _waited(self, ticket: Ticket[W], *, in_vain: bool) -> None:
+        """Its wait is over, and what was expected of it can be judged."""
+        if ticket.deadline != inf:
+            self._patience.learn(ticket.band, ticket.ends_at - ticket.entered, in_vain)
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
         """The life of a request that was sent, as the routing policy hears of it."""
@@ -203,7 +228,7 @@ class Admission(Generic[W]):
         if ticket.starting:
             self._arrived(ticket)
         elif not ticket.first_at and not ticket.computed:
-            self._computed(ticket)
+            self._computed(ticket, now)
             if request.stream:
                 self.saturation.computed(backend, now)
             if moment is not Moment.FAILED and request.stream:
@@ -220,9 +245,19 @@ class Admission(Generic[W]):
         """The request's ticket; one that never waited and has no price gets a bare one."""
         ticket = request.ticket
         if not isinstance(ticket, Ticket):
-            ticket = self.ticket(request, (backend,)) if self._prices else Ticket(bytes=request.body_bytes)
+            ticket = self.ticket(request, (backend,)) if self._prices else self._bare(request)
             request.ticket = ticket
         return ticket
+
+    def _bare(self, request: Request) -> Ticket[W]:
+        """Enough for who is not held to a deadline; it may yet have to wait, when its first attempt fails."""
+        return Ticket(
+            tenant=request.tenant,
+            band=Band(request.priority),
+            weight=request.share,
+            tokens=request.body_bytes * TOKENS_PER_BYTE,
+            bytes=request.body_bytes,
+        )
 
     def _start(self, ticket: Ticket[W], backend: Backend) -> None:
         """It is on its way to `backend`; there may have to be a connection first."""
@@ -240,9 +275,9 @@ class Admission(Generic[W]):
         if request.stream:
             self.saturation.began(backend, now)
         self.lanes.began(ticket.lane)
-        if self._shares:
+        if self._shares and self._shares_in(backend, request, now):
             ticket.shares = True
-            self.tenants.began(ticket.tenant)
+            self.tenants.began(ticket.tenant, ticket.band, backend, now)
         self.hedges.sent()
         if not request.stream and (self._shares or ticket.lane != NO_LANE):
             # The routing policy knows of it already: what waits there is this prompt, and those before it.
@@ -252,19 +287,28 @@ class Admission(Generic[W]):
 
     def _pass_time(self, now: float) -> None:
         for ticket in self._wholes.computed(now):
-            self._computed(ticket)
+            self._computed(ticket, now)
 
-    def _computed(self, ticket: Ticket[W]) -> None:
+    def _shares_in(self, backend: Backend, request: Request, now: float) -> bool:
+        """Whether a prompt that was just sent counts as its tenant's."""
+        if self.tenants.share != AUTO or self._estimates is None:
+            return True
+        # When a prompt was computed whose answer comes whole, nobody sees.
+        return request.stream and self._estimates.backlog_s(backend, now) >= HEAVY_S
+
+    def _computed(self, ticket: Ticket[W], now: float) -> None:
         """Its prompt is, or it is over."""
         ticket.computed = True
         self.lanes.ended(ticket.lane)
-        if ticket.shares:
+        if ticket.shares and ticket.backend is not None:
             ticket.shares = False
-            self.tenants.ended(ticket.tenant)
+            self.tenants.ended(ticket.tenant, ticket.backend, now)
 
     def _first_token(self, ticket: Ticket[W], backend: Backend, now: float) -> None:
         ticket.first_at = now
         ttft_s = now - ticket.sent_at
+        if self._estimates is None:
+            self._firsts.learn(ticket.bytes, ttft_s)
         if ticket.deadline != inf:
             self._margin.learn(ticket.prefill_s, now > ticket.deadline)
         if self.saturation.adaptive is not None:

@@ -24,6 +24,9 @@ class AdaptiveOptions:
     first: int = 16
     most: int = 512
     tolerance: float = 2.0
+    grace_s: float = 0.2
+    """So much more than the best is never late: of short prompts the best is a few milliseconds, and waiting for one
+    step of a batch is several times that."""
 
 
 class _Limit:
@@ -63,7 +66,7 @@ class AdaptiveConcurrency:
         best = one.best.get(kind)
         best = one.best[kind] = ttft_s if best is None else min(best * _FORGET, ttft_s)
         one.hold -= one.hold > 0
-        if ttft_s > best * options.tolerance:
+        if ttft_s > max(best * options.tolerance, best + options.grace_s):
             if not one.hold:
                 one.limit = max(one.limit * _DECREASE, float(options.least))
                 one.hold = int(one.limit)

@@ -2,9 +2,10 @@
 
 import pytest
 
+from llmproxy.core.backend import Backend, BackendSpec
 from llmproxy.core.condition import parse_condition
 from llmproxy.policy.admission.hedge import HedgeOptions, Hedges
-from llmproxy.policy.admission.tenant_share import TenantShare
+from llmproxy.policy.admission.tenant_share import AUTO, TenantShare
 
 
 @pytest.mark.parametrize(
@@ -64,30 +65,100 @@ def test_nothing_is_known_at_first():
     assert hedges.after_s() is None
 
 
+BACKENDS = [Backend(BackendSpec(f"b{number}", f"http://b{number}")) for number in range(9)]
+HIGH, NORMAL = 0, 1
+
+
 class TestTenantShare:
-    def test_a_tenant_that_is_alone_may_have_all(self):
-        share = TenantShare(0.5)
-        share.seen("a", 0.0)
-        for _ in range(9):
-            share.began("a")
+    def seen(self, share, tenants, now=0.0, band=NORMAL):
+        for tenant in tenants:
+            share.seen(tenant, band, now)
+
+    def begins(self, share, tenant, count, now=0.0, band=NORMAL):
+        for backend in BACKENDS[:count]:
+            share.began(tenant, band, backend, now)
+
+    def ends(self, share, tenant, count, now):
+        for backend in BACKENDS[:count]:
+            share.ended(tenant, backend, now)
+
+    @pytest.mark.parametrize("part", [0.5, AUTO])
+    def test_a_tenant_that_is_alone_may_have_all(self, part):
+        share = TenantShare(part)
+        self.seen(share, ["a"])
+        self.begins(share, "a", 9)
         assert share.closed(4, 1.0) == frozenset()
 
     def test_beside_others_it_keeps_to_its_share(self):
         share = TenantShare(0.5)
-        share.seen("a", 0.0)
-        share.seen("b", 1.0)
-        share.began("a")
+        self.seen(share, "ab")
+        self.begins(share, "a", 1)
+        self.seen(share, "a", 1.0)
         assert share.closed(4, 1.0) == frozenset()
-        share.began("a")
+        self.begins(share, "a", 1, 1.0)
         assert share.closed(4, 1.0) == {"a"}
-        assert share.closed(4, 61.5) == frozenset()
-        share.ended("a")
-        assert share.closed(4, 1.0) == frozenset()
-        share.ended("a")
-        assert share._computing == {}
+        assert share.closed(4, 60.5) == frozenset()
+        self.seen(share, "b", 60.5)
+        assert share.closed(4, 60.5) == {"a"}
+        self.ends(share, "a", 1, 60.5)
+        assert share.closed(4, 60.5) == frozenset()
 
-    def test_one_always_may(self):
-        share = TenantShare(0.1)
-        share.seen("a", 0.0)
-        share.seen("b", 0.0)
+    @pytest.mark.parametrize("part", [0.1, AUTO])
+    def test_one_always_may(self, part):
+        share = TenantShare(part)
+        self.seen(share, "ab")
         assert share.closed(2, 0.0) == frozenset()
+
+    def test_one_backend_is_kept_for_those_who_ask_seldom(self):
+        share = TenantShare(AUTO)
+        self.seen(share, ("flood", *"bcdefghi"))
+        self.begins(share, "flood", 6)
+        self.begins(share, "flood", 6)
+        assert share.closed(8, 0.0) == frozenset()
+        self.begins(share, "flood", 7)
+        assert share.closed(8, 0.0) == {"flood"}
+
+    def test_what_others_used_lately_is_kept_for_them(self):
+        share = TenantShare(AUTO)
+        self.seen(share, "bcd")
+        for tenant in "bcd":
+            self.begins(share, tenant, 1)
+        for tenant in "bcd":
+            self.ends(share, tenant, 1, 60.0)
+        self.seen(share, ("flood", *"bcdefghi"), 60.0)
+        self.begins(share, "flood", 4, 60.0)
+        # Three in the mean, and one for chance.
+        assert share.closed(8, 60.0) == {"flood"}
+        assert share.closed(8, 90.0) == frozenset()
+
+    def test_an_equal_part_and_one_more_is_always_there(self):
+        share = TenantShare(AUTO)
+        self.seen(share, "ab")
+        self.begins(share, "a", 4)
+        self.begins(share, "b", 4)
+        assert share.closed(8, 60.0) == frozenset()
+        share.began("a", NORMAL, BACKENDS[5], 60.0)
+        assert share.closed(8, 60.0) == {"a"}
+
+    def test_nothing_is_kept_for_worse_priorities(self):
+        share = TenantShare(AUTO)
+        self.seen(share, ["acme"], band=HIGH)
+        self.seen(share, "abcdefgh")
+        self.begins(share, "a", 3)
+        self.begins(share, "acme", 4, band=HIGH)
+        assert share.closed(4, 60.0) == {"a"}
+        self.seen(share, ["other"], 60.0, band=HIGH)
+        assert share.closed(4, 60.0) == {"a", "acme"}
+
+    def test_whoever_is_gone_is_forgotten(self):
+        share = TenantShare(AUTO)
+        for number in range(5000):
+            self.seen(share, [f"t{number}"], number * 0.001)
+            self.begins(share, f"t{number}", 1, number * 0.001)
+        for number in range(5000):
+            self.ends(share, f"t{number}", 1, 5.0)
+        assert len(share._seen) == len(share._computing) == sum(share._seen_in) == 2000
+        assert [mean.count for mean in share._bands] == [0, 0, 0, 0]
+        self.seen(share, ["last"], 99.0)
+        assert len(share._seen) == 1
+        assert share._computing == {}
