@@ -13,6 +13,7 @@ from llmproxy.config.model import Config
 from llmproxy.control.costs import Costs
 from llmproxy.control.registrations import Registrations
 from llmproxy.control.reload import Reloader, ReloadResult, Trigger
+from llmproxy.control.scaling.audit import Audit
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
 from llmproxy.limiting import Limiting
@@ -39,6 +40,7 @@ class AdminViews:
     registrations: Registrations
     render_metrics: Callable[..., tuple[bytes, str]]
     advise: Callable[[str], Awaitable[Mapping[str, Any]]]
+    audit: Audit
 
     def deps(self) -> AdminDeps:
         """For the admin server."""
@@ -52,14 +54,10 @@ class AdminViews:
             holders=self._holders,
             more=(
                 CostRoutes(self.costs),
-                ScalingRoutes(
-                    self.autoscaling.all,
-                    self.registrations,
-                    lambda headers: name_of(headers, self.config().admin.token, self._holders()),
-                    self.advise,
-                ),
+                ScalingRoutes(self.autoscaling.all, self.registrations, self._who, self.advise),
             ),
             on_drain=lambda pool: self.handler.room(pool).freed(),
+            audit=lambda headers, what, facts: self.audit.write(self._who(headers), what, "", **facts),
             describe=self._describe,
             explain=self._explain,
             queue=lambda pool: report(pool.queue, self.clock()),
@@ -74,6 +72,10 @@ class AdminViews:
     def _explain(self, pool: ServingPool, body: bytes, model: str | None, prompt_bytes: int) -> dict[str, Any]:
         """Where a request would go. Raises `ProxyError` for a body that is no request."""
         return decision(pool, asked(self.handler, body, model, prompt_bytes), self.clock())
+
+    def _who(self, headers: Mapping[str, str]) -> str:
+        """Who asks, for the audit log."""
+        return name_of(headers, self.config().admin.token, self._holders())
 
     def _holders(self) -> list[Holder]:
         return [Holder(one.name, one.role, one.token) for one in self.config().admin.tokens]

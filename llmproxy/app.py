@@ -113,7 +113,7 @@ class App:
             names=self._catalog.served,
             on_read=self._progress.read,
         )
-        audit = Audit(Path(config.admin.audit) if config.admin.audit else None, time.time)
+        audit = self._audit = Audit(Path(config.admin.audit) if config.admin.audit else None, time.time)
         self.autoscaling = Autoscaling(
             registrar=self._registrar,
             resolver=self.resolver,
@@ -123,6 +123,7 @@ class App:
             rng=self._rng,
             audit=audit,
             on_ready=lambda pool: self.handler.room(pool).freed(),
+            on_heard=lambda pool: self._registrations.heard(pool),
         )
         self._adviser = Adviser(lambda: self.autoscaling.all.scalers, self._scaling_of, clock)
         self._discovery = FileDiscovery(self._registrar)
@@ -135,6 +136,7 @@ class App:
             is_pool=lambda name: name in self.pools,
             taken=lambda id: any(one.id == id for pool in self.pools.values() for one in pool.backends),
             on_change=lambda who, what, facts: audit.write(who, what, "", **facts),
+            table=self.autoscaling.registered,
         )
         self.reloader = Reloader(
             load=self._reload_source, apply=self._apply, current=config, watch=watch, on_result=self._reloaded
@@ -378,6 +380,7 @@ class App:
             registrations=self._registrations,
             render_metrics=self._exposition.render,
             advise=self._adviser.advise,
+            audit=self._audit,
         )
 
     def _gauge_views(self) -> GaugeViews:

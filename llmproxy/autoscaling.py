@@ -2,6 +2,7 @@
 
 import logging
 import random
+import secrets
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from llmproxy.control.probe import ProbeClient
 from llmproxy.control.registrar import Registrar
 from llmproxy.control.resolver import Resolver
 from llmproxy.control.scaling.audit import Audit
-from llmproxy.control.scaling.autoscalers import Autoscalers
+from llmproxy.control.scaling.autoscalers import EVERYWHERE, Autoscalers
 from llmproxy.control.scaling.backoff import Backoff
 from llmproxy.control.scaling.bring_up import BringUp
 from llmproxy.control.scaling.decisions import Decisions
@@ -21,15 +22,29 @@ from llmproxy.control.scaling.keeper import Keeper, carry_over
 from llmproxy.control.scaling.leader import Alone, Leadership, RedisLeadership
 from llmproxy.control.scaling.lives import Lives
 from llmproxy.control.scaling.meter import Meter
+from llmproxy.control.scaling.orders import Orders
 from llmproxy.control.scaling.pool_scaler import Parts, PoolScaler
 from llmproxy.control.scaling.queries import Queries, Query
+from llmproxy.control.scaling.reports import Reports
+from llmproxy.control.scaling.shared import Shared
 from llmproxy.control.scaling.start_times import StartTimes
+from llmproxy.control.scaling.tables import SharedTable, Table
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
 from llmproxy.policy.scaling.base import Rates
 from llmproxy.policy.scaling.decision import Decider
-from llmproxy.scaling_parts import actuator_of, decider_of, history_of, most_of, most_per_hour, pace_of, terms_of
+from llmproxy.scaling_parts import (
+    KEY_PREFIX,
+    actuator_of,
+    decider_of,
+    history_of,
+    most_of,
+    most_per_hour,
+    pace_of,
+    terms_of,
+)
+from llmproxy.stores.history_redis import RedisHistory
 from llmproxy.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -42,7 +57,8 @@ log = logging.getLogger("llmproxy")
 
 
 class Autoscaling:
-    """`apply` with each configuration, `start` once the proxy serves. `on_ready(pool)` hears of new capacity."""
+    """`apply` with each configuration, `start` once the proxy serves. `on_ready(pool)` hears of new capacity,
+    `on_heard(pool)` that other proxies may have said something."""
 
     def __init__(
         self,
@@ -55,8 +71,10 @@ class Autoscaling:
         rng: random.Random,
         audit: Audit,
         on_ready: Callable[[Pool[PoolConfig]], None],
+        on_heard: Callable[[str], None] = lambda pool: None,
     ) -> None:
         self.all = Autoscalers(audit, clock)
+        self._audit = audit
         self._registrar = registrar
         self._client = ProbeClient(resolver)
         self._metrics = metrics
@@ -64,9 +82,13 @@ class Autoscaling:
         self._wall = wall
         self._rng = rng
         self._on_ready = on_ready
+        self._on_heard = on_heard
         self._running = False
         self._redis: dict[tuple[str, str], RedisClient] = {}
-        """By pool and URL: in a cluster, each pool's lock is on a node of its own."""
+        """By pool and URL: in a cluster, each pool's keys are on a node of their own."""
+        self._pauses: dict[str, SharedTable] = {}
+        self._me = secrets.token_hex(8)
+        """What this proxy calls itself where others listen."""
         self._built_from: dict[str, ScalingConfig] = {}
         self._in_force: dict[str, ScalingConfig] = {}
 
@@ -106,7 +128,7 @@ class Autoscaling:
                 scalers[name].start()
             else:
                 self._change(scalers[name], self._in_force[name], settings)
-                for what in ("actuator", "history", "tiers_of_capacity"):
+                for what in ("actuator", "history", "redis", "tiers_of_capacity"):
                     if getattr(settings, what) != getattr(self._built_from[name], what):
                         log.warning("pool %s: another scaling.%s takes effect at the next start", name, what)
             self._in_force[name] = settings
@@ -115,11 +137,18 @@ class Autoscaling:
     def hung(self, pool: Pool[PoolConfig], backend: Backend) -> None:
         self.all.hung(pool.name, backend)
 
+    def registered(self, pool: str) -> Table | None:
+        """Where backends that register themselves with any proxy are known to all; None where each is on its own."""
+        scaler = self.all.scalers.get(pool)
+        table = scaler.parts.shared.registered if scaler is not None else None
+        return table if table is not None and table.is_shared else None
+
     # -- building --------------------------------------------------------------------------------------------------
 
     def _scaler(self, pool: Pool[PoolConfig], settings: ScalingConfig) -> PoolScaler:
         fleet = Fleet([one.name for one in settings.tiers_of_capacity] or [""])
-        backoff, events = Backoff(), Events(self._clock)
+        backoff, shared = Backoff(), self._shared(pool.name, settings)
+        events = Events(self._clock, wall=self._wall, table=shared.events)
         times = StartTimes(settings.cold_start, settings.start_timeout)
         dry = settings.actuator.kind == "dry_run"
         lives = Lives(
@@ -132,6 +161,7 @@ class Autoscaling:
             backoff=backoff,
             clock=self._clock,
             on_ready=lambda: self._on_ready(pool),
+            have_left=lambda replica: shared.have_left(replica, self._clock()),
         )
         capacity = settings.capacity
         configured = Rates(capacity.requests_per_s, capacity.prefill_tokens_per_s, capacity.decode_tokens_per_s)
@@ -157,16 +187,11 @@ class Autoscaling:
                 {name: Query(one.url, one.query, one.token) for name, one in settings.prometheus.items()}, self._clock
             ),
             decisions=Decisions(pool.name),
-            keeper=Keeper(
-                pool.name,
-                history_of(pool.name, settings),
-                self._wall,
-                paused=lambda: self.all.pauses(pool.name),
-                on_paused=self.all.still_paused,
-            ),
+            keeper=self._keeper(pool.name, settings),
             most=most_of(settings),
             most_per_hour=most_per_hour(settings),
             dry=dry,
+            shared=shared,
         )
         return PoolScaler(
             parts,
@@ -174,6 +199,7 @@ class Autoscaling:
             clock=self._clock,
             wall=self._wall,
             paused=lambda: self.all.is_paused(pool.name),
+            on_act=lambda why, facts: self._audit.write("autoscaler", "scale", why, **facts),
         )
 
     def _change(self, scaler: PoolScaler, before: ScalingConfig, settings: ScalingConfig) -> None:
@@ -194,13 +220,51 @@ class Autoscaling:
         scaler.pace = pace_of(settings)
         scaler.hurry()
 
+    def _keeper(self, pool: str, settings: ScalingConfig) -> Keeper:
+        store = history_of(pool, settings)
+        is_shared = isinstance(store, RedisHistory)
+        if settings.redis:
+            # Pauses are in a table there.
+            return Keeper(pool, store, self._wall, is_shared=is_shared)
+        return Keeper(
+            pool,
+            store,
+            self._wall,
+            paused=lambda: self.all.pauses(pool),
+            on_paused=self.all.still_paused,
+        )
+
     def _leadership(self, pool: str, settings: ScalingConfig) -> Leadership:
+        if not settings.redis:
+            return Alone()
+        return RedisLeadership(
+            pool, self._client_of(pool, settings.redis).evaluate, clock=self._clock, prefix=KEY_PREFIX
+        )
+
+    def _shared(self, pool: str, settings: ScalingConfig) -> Shared:
         url = settings.redis
         if not url:
-            return Alone()
+            return Shared(pauses=self.all.own_pauses)
+        if url not in self._pauses:
+            self._pauses[url] = SharedTable(self._client_of(EVERYWHERE, url).evaluate, f"{KEY_PREFIX}:scaling:pauses")
+            self.all.share_pauses(self._pauses[url])
+        ask = self._client_of(pool, url).evaluate
+        key = f"{KEY_PREFIX}:scaling:{{{pool}}}"
+        reports = SharedTable(ask, f"{key}:reports")
+        return Shared(
+            self._pauses[url],
+            SharedTable(ask, f"{key}:events"),
+            SharedTable(ask, f"{key}:registered"),
+            Reports(reports, self._me),
+            reports,
+            Orders(ask, f"{key}:stages", f"{key}:fence"),
+            lambda: self._on_heard(pool),
+        )
+
+    def _client_of(self, pool: str, url: str) -> "RedisClient":
         if (pool, url) not in self._redis:
             # Not above: its package is an extra.
             from llmproxy.stores.redis_client import RedisClient
 
             self._redis[pool, url] = RedisClient(url)
-        return RedisLeadership(pool, self._redis[pool, url].evaluate, clock=self._clock)
+        return self._redis[pool, url]

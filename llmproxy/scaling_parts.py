@@ -22,7 +22,10 @@ from llmproxy.policy.scaling.registry import build
 from llmproxy.policy.scaling.stabiliser import Behavior, Direction, Stabiliser
 from llmproxy.policy.scaling.tiers import Tier, Tiers
 from llmproxy.stores.history import HistoryStore, MemoryHistory, SqliteHistory
+from llmproxy.stores.history_redis import RedisHistory
 
+KEY_PREFIX = "llmproxy"
+"""What the names of all keys in Redis begin with."""
 _WEBHOOK_POLL_S = 5.0
 _DOWN_WINDOW_S = 300.0
 
@@ -153,8 +156,11 @@ def actuator_of(pool: str, settings: ScalingConfig) -> Actuator:
 
 
 def history_of(pool: str, settings: ScalingConfig) -> HistoryStore:
+    """Where what the autoscaler must not forget is kept."""
     if settings.history:
         return SqliteHistory(Path(settings.history))
+    if settings.redis:
+        return RedisHistory(settings.redis, prefix=KEY_PREFIX)
     if settings.actuator.kind == "process":
         return SqliteHistory(_directory(pool, settings.actuator) / "history.db")
     return MemoryHistory()

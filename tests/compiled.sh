@@ -11,7 +11,7 @@ fi
 rm -rf .compiled
 mkdir .compiled
 LLMPROXY_COMPILE=1 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target .compiled . || exit 1
-cp -r tests config pyproject.toml .compiled/
+cp -r tests config docs pyproject.toml .compiled/
 cd .compiled
 # From here on `import llmproxy` finds the compiled one: the current directory comes first.
 "$python" -c 'import sys, llmproxy.wire.relay as hot; sys.exit(not hot.__file__.endswith(".so"))'

@@ -31,6 +31,10 @@ def _no_tenants() -> Mapping[str, Any]:
     return {}
 
 
+def _not_noted(headers: Mapping[str, str], what: str, facts: Mapping[str, Any]) -> None:
+    return None
+
+
 async def _no_tenant(name: str, model: str | None) -> Mapping[str, Any] | None:
     return None
 
@@ -54,6 +58,8 @@ class AdminDeps:
     """The bearer token; empty when there is none."""
     on_drain: Callable[[Pool[Any]], None] = _no_one
     """Told after a backend was drained or undrained: requests that wait for a place may now have one."""
+    audit: Callable[[Mapping[str, str], str, Mapping[str, Any]], None] = _not_noted
+    """Told what is about to be changed, with the headers of the request that asks for it."""
     holders: Callable[[], Sequence[Holder]] = tuple
     """Further tokens, with their roles."""
     more: Sequence[Any] = ()

@@ -45,7 +45,8 @@ class Routes:
         if self._deps.is_draining():
             return web.json_response({"ready": False, "reason": "draining"}, status=503)
         now = self._deps.clock()
-        if not any(pool.health.candidates(now) for pool in self._deps.pools().values()):
+        # Requests to a pool that is scaled wait until a replica comes: kept away, they would never bring one about.
+        if not any(pool.elastic or pool.health.candidates(now) for pool in self._deps.pools().values()):
             return web.json_response({"ready": False, "reason": "no_backend_available"}, status=503)
         return web.json_response({"ready": True})
 
@@ -75,11 +76,13 @@ class Routes:
 
     async def drain(self, request: web.Request) -> web.Response:
         pool, backend = self._find_backend(request)
+        self._deps.audit(request.headers, "drain", {"pool": pool.name, "backend": backend.id})
         pool.health.drain(backend, self._deps.clock())
         return self._changed(pool, backend)
 
     async def undrain(self, request: web.Request) -> web.Response:
         pool, backend = self._find_backend(request)
+        self._deps.audit(request.headers, "undrain", {"pool": pool.name, "backend": backend.id})
         pool.health.undrain(backend, self._deps.clock())
         return self._changed(pool, backend)
 
@@ -101,6 +104,7 @@ class Routes:
             raise AdminError(400, "invalid_json", "POST a JSON object of limits here, or null to drop them") from None
         if values is not None and not isinstance(values, dict):
             raise AdminError(400, "invalid_limits", "limits are a JSON object, or null to drop them")
+        self._deps.audit(request.headers, "set limits", {"tenant": name, "limits": values})
         try:
             await self._deps.set_limits(name, values)
         except ValueError as error:
@@ -111,6 +115,7 @@ class Routes:
         return web.json_response({"tenant": name, "override": values})
 
     async def reload(self, request: web.Request) -> web.Response:
+        self._deps.audit(request.headers, "reload", {})
         result = await self._deps.reload()
         if not result.ok:
             message = "the configuration was refused; the old one stays in force"

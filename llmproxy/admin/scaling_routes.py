@@ -69,15 +69,19 @@ class ScalingRoutes:
         body = await _body(request)
         pool = self._pool_or_all(body)
         self._scaling.pause(pool, self._who(request.headers), _why(body))
-        await self._scaling.kept()
-        return web.json_response({"paused": pool})
+        return await self._told({"paused": pool})
 
     async def resume(self, request: web.Request) -> web.Response:
         body = await _body(request)
         pool = self._pool_or_all(body)
         self._scaling.resume(pool, self._who(request.headers), _why(body))
-        await self._scaling.kept()
-        return web.json_response({"resumed": pool})
+        return await self._told({"resumed": pool})
+
+    async def _told(self, answer: dict[str, Any]) -> web.Response:
+        """200 when it holds for every proxy; 202 when Redis is away, so that it holds here, and for the others when it
+        is back."""
+        everywhere = await self._scaling.kept()
+        return web.json_response({**answer, "told_all_proxies": everywhere}, status=200 if everywhere else 202)
 
     async def event(self, request: web.Request) -> web.Response:
         """`{"replicas": 6, "in": "10m", "for": "1h", "why": "launch"}`."""
@@ -91,11 +95,14 @@ class ScalingRoutes:
             self._scaling.event(pool, self._who(request.headers), _why(body), replicas=replicas, for_s=for_s, in_s=in_s)
         except ValueError as error:
             raise AdminError(422, "invalid_event", str(error)) from None
-        return web.json_response(self._scaling.view(pool), status=201)
+        told = await self._scaling.events_told(pool)
+        return web.json_response(self._scaling.view(pool), status=201 if told else 202)
 
     async def clear(self, request: web.Request) -> web.Response:
         pool = self._pool(request.match_info["pool"])
-        return web.json_response({"cleared": self._scaling.clear_events(pool, self._who(request.headers), "")})
+        cleared = self._scaling.clear_events(pool, self._who(request.headers), "")
+        told = await self._scaling.events_told(pool)
+        return web.json_response({"cleared": cleared}, status=200 if told else 202)
 
     async def register(self, request: web.Request) -> web.Response:
         """`{"url": "http://10.0.0.5:8000", "id": "a", "ttl": "60s", "weight": 1, "max_concurrency": 64}`: a backend for

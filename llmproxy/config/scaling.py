@@ -174,13 +174,14 @@ class ScalingConfig(Section):
     history: OutputFile | None = Field(
         None,
         description="SQLite file for what a restart must not cost: demand by the minute (for `forecast`), money spent, "
-        "pauses. Default: beside the engines' state with kind `process`, else memory.",
+        "pauses. Default: in `redis` where that is given, beside the engines' state with kind `process`, else memory.",
     )
     redis: RedisAddress = Field(
         "",
         repr=False,
         description="URL of a Redis (`redis://host:6379/0`, `rediss://`, `sentinel://host:26379,host/name`, "
-        "`cluster://host,host`): of the proxies that share it, one scales the pool.",
+        "`cluster://host,host`): of the proxies that share it, one scales the pool, for the traffic of "
+        "all of them.",
     )
     actuator: ActuatorConfig = Field(description="What makes replicas come and go.")
 

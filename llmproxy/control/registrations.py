@@ -2,9 +2,14 @@
 
 An instance that has just booted says its URL, and again before its `ttl` is over; when it falls silent it leaves the
 pool, and what runs there finishes. The prober decides whether it gets requests, as for every other backend.
+
+Where proxies share a table, what one is told all know: then the table is what counts, and `heard` takes it over. Times
+in it are those of the wall clock.
 """
 
+import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +18,7 @@ from pydantic import ValidationError
 
 from llmproxy.config.backend import BackendConfig
 from llmproxy.control.registrar import Registrar
+from llmproxy.control.scaling.tables import Table
 from llmproxy.core.backend import BackendSpec
 from llmproxy.core.clock import Clock
 
@@ -21,6 +27,7 @@ TTL_MIN_S: Final = 1.0
 TTL_MAX_S: Final = 24 * 3600.0
 COUNT_MAX: Final = 1000
 _NEVER: Final = float("inf")
+_FORGOTTEN_AFTER_S: Final = 60.0
 _log = logging.getLogger("llmproxy.control.registrations")
 
 
@@ -42,6 +49,8 @@ class Registrations:
         is_pool: Callable[[str], bool],
         taken: Callable[[str], bool],
         on_change: Callable[[str, str, Mapping[str, Any]], None] = lambda who, what, facts: None,
+        table: Callable[[str], Table | None] = lambda pool: None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.deadline = _NEVER
         self._registrar = registrar
@@ -49,6 +58,8 @@ class Registrations:
         self._is_pool = is_pool
         self._taken = taken
         self._on_change = on_change
+        self._table = table
+        self._wall = wall
         self._pools: dict[str, dict[str, _Entry]] = {}
 
     def register(self, pool: str, settings: Mapping[str, Any], ttl_s: float, who: str) -> str:
@@ -70,6 +81,9 @@ class Registrations:
         if spec.id not in known or known[spec.id].spec != spec:
             self._on_change(who, "register", {"pool": pool, "backend": spec.id, "url": spec.url})
         known[spec.id] = _Entry(spec, self._clock() + ttl_s)
+        table = self._table(pool)
+        if table is not None:
+            table.put(spec.id, json.dumps([dict(settings) | {"id": spec.id}, self._wall() + ttl_s]))
         self._publish(pool)
         return spec.id
 
@@ -78,8 +92,38 @@ class Registrations:
         if self._pools.get(pool, {}).pop(id, None) is None:
             return False
         self._on_change(who, "unregister", {"pool": pool, "backend": id})
+        table = self._table(pool)
+        if table is not None:
+            table.put(id, None)
         self._publish(pool)
         return True
+
+    def heard(self, pool: str) -> None:
+        """What all proxies together know of a pool is new."""
+        table = self._table(pool)
+        if table is None:
+            return
+        found = {id: self._entry(pool, text) for id, text in table.values.items()}
+        now = self._clock()
+        for id, entry in found.items():
+            # Not sooner: it may be saying so again to another proxy just now.
+            if entry is None or entry.until + _FORGOTTEN_AFTER_S <= now:
+                table.put(id, None)
+        before = self._pools.get(pool, {})
+        self._pools[pool] = {id: one for id, one in found.items() if one is not None and one.until > now}
+        if {id: one.spec for id, one in before.items()} != {id: one.spec for id, one in self._pools[pool].items()}:
+            self._publish(pool)
+        else:
+            self._set_deadline()
+
+    def _entry(self, pool: str, text: str) -> _Entry | None:
+        """None for what is no backend."""
+        try:
+            settings, until_unix_s = json.loads(text)
+            spec = BackendConfig.model_validate(settings).spec(pool)
+            return _Entry(spec, self._clock() + float(until_unix_s) - self._wall())
+        except (ValueError, TypeError):
+            return None
 
     def expired(self, now: float) -> None:
         """Who has fallen silent leaves."""

@@ -38,6 +38,9 @@ class HistoryStore(Protocol):
     def remember(self, pool: str, name: str, value: str | None) -> None:
         """Instead of what was remembered before; None forgets it. Raises `HistoryError`."""
 
+    def close(self) -> None:
+        """Nothing is asked any more."""
+
 
 class MemoryHistory:
     """Lasts as long as the process."""
@@ -63,6 +66,9 @@ class MemoryHistory:
             self._facts.pop((pool, name), None)
         else:
             self._facts[pool, name] = value
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 class SqliteHistory:
@@ -109,6 +115,9 @@ class SqliteHistory:
                     connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (pool, name, value))
         except (OSError, sqlite3.Error) as error:
             raise HistoryError(f"{self._path}: {error}") from None
+
+    def close(self) -> None:
+        """Connections are closed after each call."""
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

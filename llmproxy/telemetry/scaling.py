@@ -65,6 +65,7 @@ SCALING: Final = (
     Row(
         "spent", False, ("pool", "window"), "Spent in this `hour` and this `month` (UTC), where the pool has a budget."
     ),
+    Row("budget", False, ("pool", "window"), "What may be spent in an `hour` and in a `month`, where that is limited."),
     Row("leader", False, ("pool",), "1 in the proxy that scales the pool."),
     Row("paused", False, ("pool",), "1 while scaling is paused."),
     Row("backoff_seconds", False, ("pool",), "How long no replica is started, after some that failed."),

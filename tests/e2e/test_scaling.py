@@ -86,8 +86,10 @@ async def serving(proxy: Proxy, count: int) -> None:
 
 
 async def test_from_zero_the_first_request_succeeds(ground: Path, stage: Stage, tmp_path: Path) -> None:
-    proxy = await serve(stage, tmp_path, pool(ground))
+    proxy = await serve(stage, tmp_path, pool(ground), admin={"audit": str(tmp_path / "audit.jsonl")})
     assert proxy.pool().backends == ()
+    async with aiohttp.ClientSession() as http, http.get(f"{proxy.admin_url}/readyz") as ready:
+        assert ready.status == 200, "or nobody would send it the first request"
     first, second = await asyncio.gather(stage.ask(proxy, chat()), stage.ask(proxy, chat(stream=False)))
     assert (first.status, second.status) == (200, 200)
     assert first.events[-1] == "[DONE]"
@@ -96,6 +98,9 @@ async def test_from_zero_the_first_request_succeeds(ground: Path, stage: Stage, 
     newest = scaler.parts.decisions.shown()
     assert [one["policy"] for one in newest if one["replicas"] > one["before"]] == ["activation"]
     assert proxy.metric("llmproxy_scaling_starts_total", pool="main", result="ok") == 1
+    [line] = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert (line["who"], line["what"], line["replicas"]) == ("autoscaler", "scale", 1)
+    assert "no replica serves" in line["why"]
 
     def counted() -> bool:
         waited = proxy.metric("llmproxy_scaling_cold_start_requests_total", pool="main", result="waited")

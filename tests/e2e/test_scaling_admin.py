@@ -48,6 +48,13 @@ async def test_roles(stage: Stage, tmp_path: Path) -> None:
     assert (await ask(proxy, "POST", "/admin/scaling/pause", {}))[0] == 200
     assert (await ask(proxy, "POST", "/admin/pools/main/backends/b1/drain"))[0] == 403
     assert (await ask(proxy, "POST", "/admin/pools/main/backends/b1/drain", token="token-of-root"))[0] == 200
+    assert (await ask(proxy, "POST", "/admin/pools/main/backends/b1/undrain", token="token-of-root"))[0] == 200
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [(one["who"], one["what"], one.get("backend")) for one in lines] == [
+        ("ops", "pause", None),
+        ("root", "drain", "b1"),
+        ("root", "undrain", "b1"),
+    ], "what was refused changed nothing"
 
 
 async def test_events_pauses_and_their_traces(stage: Stage, tmp_path: Path) -> None:
@@ -171,7 +178,8 @@ async def test_backends_from_a_file(stage: Stage, tmp_path: Path) -> None:
 
 async def test_a_reload_keeps_what_is_known(stage: Stage, tmp_path: Path) -> None:
     backend = await stage.backend()
-    scaling = {"max": 4, "interval": "0.1s", "actuator": "dry_run", "budget": {"price_per_hour": 1.0}}
+    scaling = {"max": 4, "interval": "0.1s", "actuator": "dry_run"}
+    scaling["budget"] = {"price_per_hour": 1.0, "per_month": 1e6}
     values = settings({"main": {"backends": [{"url": backend.url, "id": "b1"}], "scaling": scaling}}, None)
     proxy = await stage.serve(values, load=lambda: Config.model_validate(values))
     scaler = proxy.app.autoscaling.all.scalers["main"]
@@ -181,6 +189,8 @@ async def test_a_reload_keeps_what_is_known(stage: Stage, tmp_path: Path) -> Non
         return 0.0 if found is None else found.month
 
     await until(lambda: spent() > 0, "money spent")
+    assert proxy.metric("llmproxy_scaling_budget", pool="main", window="month") == 1e6
+    assert proxy.metric("llmproxy_scaling_budget", pool="main", window="hour") == 0
     before = scaler.parts.decider
     before.guardrails.done(2, scaler._clock())
     scaling |= {"max": 3, "changes_per_hour": 2}

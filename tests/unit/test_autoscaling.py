@@ -15,7 +15,8 @@ from llmproxy.policy.scaling.base import Signals
 from llmproxy.policy.scaling.demand import DemandLaw
 from llmproxy.policy.scaling.forecast import Forecast
 from llmproxy.scaling_parts import decider_of, history_of, most_of
-from llmproxy.stores.history import MemoryHistory
+from llmproxy.stores.history import MemoryHistory, SqliteHistory
+from llmproxy.stores.history_redis import RedisHistory
 
 
 def scaling(**settings: Any) -> ScalingConfig:
@@ -104,3 +105,6 @@ def test_where_thehistory_of_is_kept(tmp_path: Path) -> None:
     assert named.fact("main", "a") is None
     assert (tmp_path / "named.db").exists()
     assert isinstance(history_of("main", scaling(actuator="dry_run")), MemoryHistory)
+    redis = "redis://127.0.0.1:1/0"
+    assert isinstance(history_of("main", scaling(actuator=actuator, redis=redis)), RedisHistory)
+    assert isinstance(history_of("main", scaling(redis=redis, history=str(tmp_path / "named.db"))), SqliteHistory)

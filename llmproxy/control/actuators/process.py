@@ -333,6 +333,10 @@ class ProcessActuator:
             if loop.time() >= deadline:
                 return False
             await asyncio.sleep(_LOOK_EVERY_S)
+        if engine.child is not None:
+            # It may have ended between two looks at it: without this it stays a zombie.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(engine.child.wait, _REAP_S)
         return True
 
     # -- the folder ------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@
 * `ColdStarts` counts how long changes take, and which requests waited or failed meanwhile.
 
 Many proxies may watch one fleet. Each registers and checks the instances for itself; only the one that holds the lock
-(`leader.py`) drains, starts and ends any, and everything it does carries its fencing token.
+(`leader.py`) drains, starts and ends any, and everything it does carries its fencing token. It publishes in which stage
+each replica is (`orders.py`), which the others follow; they report what they get and what they still have at a replica
+(`reports.py`), which it decides on and waits for. What operators say to one holds for all (`tables.py`).
 
 Fail static: while the actuator, Redis or a query cannot be reached, what runs goes on running. A pool that is paused,
 or whose proxy does not lead, decides and records as always, and does nothing.

@@ -12,6 +12,7 @@ from llmproxy.control.scaling.events import LONGEST_S, Event
 from llmproxy.control.scaling.fleet import Stage
 from llmproxy.control.scaling.keeper import skills
 from llmproxy.control.scaling.pool_scaler import PoolScaler
+from llmproxy.control.scaling.tables import LocalTable, Table
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
 
@@ -32,8 +33,9 @@ class Autoscalers:
         self.scalers: dict[str, PoolScaler] = {}
         self._audit = audit
         self._clock = clock
-        self._paused: dict[str, str] = {}
-        """The pool, or everywhere, and who paused it and why."""
+        self._tables: list[Table] = [LocalTable()]
+        """Pauses (the pool, or everywhere, and who paused it and why): of pools that this proxy scales alone, then on
+        each Redis."""
 
     async def stop(self) -> None:
         scalers = list(self.scalers.values())
@@ -60,38 +62,60 @@ class Autoscalers:
                 outside[kind] = outside.get(kind, 0.0) + terms.price_per_hour
         return outside
 
+    def share_pauses(self, table: Table) -> None:
+        """A Redis on which pools are paused for all proxies that share it."""
+        if EVERYWHERE in self._tables[0].values:
+            table.put(EVERYWHERE, self._tables[0].values[EVERYWHERE])
+        self._tables.append(table)
+
+    @property
+    def own_pauses(self) -> Table:
+        """Of pools that are shared with nobody."""
+        return self._tables[0]
+
     def is_paused(self, pool: str) -> bool:
-        return EVERYWHERE in self._paused or pool in self._paused
+        paused = self._pauses(pool).values
+        return EVERYWHERE in paused or pool in paused
+
+    def _pauses(self, pool: str) -> Table:
+        scaler = self.scalers.get(pool)
+        return self.own_pauses if scaler is None else scaler.parts.shared.pauses
+
+    def _meant(self, pool: str) -> list[Table]:
+        return self._tables if pool == EVERYWHERE else [self._pauses(pool)]
 
     # -- commands --------------------------------------------------------------------------------------------------
 
     def pause(self, pool: str, who: str, why: str) -> None:
         """Change nothing any more, in `pool` or everywhere."""
         self._audit.write(who, "pause", why, pool=pool)
-        self._paused[pool] = f"{who}: {why}" if why else who
+        for table in self._meant(pool):
+            table.put(pool, f"{who}: {why}" if why else who)
 
     def resume(self, pool: str, who: str, why: str) -> None:
         """As before. `*` takes every pause away."""
         self._audit.write(who, "resume", why, pool=pool)
-        if pool == EVERYWHERE:
-            self._paused.clear()
-        else:
-            self._paused.pop(pool, None)
+        for table in self._meant(pool):
+            for name in list(table.values) if pool == EVERYWHERE else [pool]:
+                table.put(name, None)
 
     def pauses(self, pool: str) -> dict[str, str]:
-        """Those that hold in `pool`, to be kept."""
-        return {name: why for name, why in self._paused.items() if name in (pool, EVERYWHERE)}
+        """Those that hold in `pool` for this proxy alone, to be kept."""
+        return {name: why for name, why in self.own_pauses.values.items() if name in (pool, EVERYWHERE)}
 
     def still_paused(self, found: Mapping[str, str]) -> None:
         """Pauses that hold since before this process."""
         for name, why in found.items():
-            if name not in self._paused:
+            if name not in self.own_pauses.values:
                 _log.warning("scaling of %s is still paused (%s)", "all pools" if name == EVERYWHERE else name, why)
-                self._paused[name] = why
+                self.own_pauses.put(name, why)
 
-    async def kept(self) -> None:
-        """Pauses are written down when this returns."""
-        await asyncio.gather(*(scaler.parts.keeper.keep_pauses() for scaler in self.scalers.values()))
+    async def kept(self) -> bool:
+        """Pauses are written down when this returns. False when other proxies that should know of them do not yet."""
+        synced = await asyncio.gather(*(table.sync() for table in self._tables))
+        alone = [one for one in self.scalers.values() if not one.parts.shared.pauses.is_shared]
+        await asyncio.gather(*(scaler.parts.keeper.keep_pauses() for scaler in alone))
+        return all(synced)
 
     def event(self, pool: str, who: str, why: str, *, replicas: int, for_s: float, in_s: float = 0.0) -> None:
         """At least `replicas` for a while (within the pool's bounds). ValueError says what is wrong with it."""
@@ -106,19 +130,26 @@ class Autoscalers:
         self._audit.write(who, "clear events", why, pool=pool)
         return self.scalers[pool].parts.events.clear()
 
+    async def events_told(self, pool: str) -> bool:
+        """False when the proxy that leads does not know of them yet."""
+        return await self.scalers[pool].parts.shared.events.sync()
+
     # -- views -----------------------------------------------------------------------------------------------------
 
     def view(self, pool: str) -> dict[str, Any]:
         """One pool's state, for the admin API."""
         scaler = self.scalers[pool]
         parts, now = scaler.parts, self._clock()
+        paused = parts.shared.pauses.values
         return {
             "pool": pool,
             "desired": scaler.desired,
             "max": parts.most,
             "tiers": _tiers(scaler) if parts.decider.tiers is not None else None,
             "leads": scaler.token is not None,
-            "paused": self._paused.get(pool) or self._paused.get(EVERYWHERE),
+            "paused": paused.get(pool) or paused.get(EVERYWHERE),
+            "shared": parts.shared.pauses.is_shared,
+            "other_proxies": len(parts.shared.others(now)),
             "dry_run": parts.dry,
             "cold_start_s": round(parts.times.expected_s, 1),
             "cold_starts": {
@@ -192,6 +223,7 @@ class Autoscalers:
                 for dimension, skill in skills(one.parts.decider).items()
             },
             "llmproxy_scaling_spent": self._spent,
+            "llmproxy_scaling_budget": self._budgets,
             "llmproxy_scaling_leader": lambda: {
                 (pool,): float(one.token is not None) for pool, one in self.scalers.items()
             },
@@ -207,6 +239,15 @@ class Autoscalers:
             spent = one.parts.decider.guardrails.spent
             if spent is not None:
                 found |= {(pool, "hour"): spent.hour, (pool, "month"): spent.month}
+        return found
+
+    def _budgets(self) -> Mapping[tuple[str, ...], float]:
+        found: dict[tuple[str, ...], float] = {}
+        for pool, one in self.scalers.items():
+            budget = one.parts.decider.guardrails.budget
+            if budget is not None:
+                limits = (("hour", budget.per_hour), ("month", budget.per_month))
+                found |= {(pool, window): limit for window, limit in limits if limit is not None}
         return found
 
     def _wanted(self) -> Mapping[tuple[str, ...], float]:

@@ -16,6 +16,7 @@ import aiohttp
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.model_list import NoModelList, models_of
 from llmproxy.control.probe import ProbeClient
+from llmproxy.control.sleep_state import Flag
 from llmproxy.core.backend import BackendSpec
 
 ASK_EVERY_S: Final = 0.25
@@ -54,19 +55,29 @@ class BringUp:
             except _UNREACHED as error:
                 _log.info("warming %s: %s", spec.id, error or type(error).__name__)
 
-    async def put_to_sleep(self, spec: BackendSpec, settings: PoolConfig) -> bool:
-        """vLLM's sleep mode, level 1: weights go to main memory. False when it cannot."""
+    async def put_to_sleep(self, spec: BackendSpec, settings: PoolConfig) -> int | None:
+        """vLLM's sleep mode, level 1: weights go to main memory. The status of its answer, None without one."""
         return await self._post(spec, settings, "/sleep?level=1")
 
-    async def wake(self, spec: BackendSpec, settings: PoolConfig) -> bool:
+    async def wake(self, spec: BackendSpec, settings: PoolConfig) -> int | None:
         return await self._post(spec, settings, "/wake_up")
 
-    async def _post(self, spec: BackendSpec, settings: PoolConfig, path: str) -> bool:
+    async def is_asleep(self, spec: BackendSpec, settings: PoolConfig) -> bool:
+        """Whether it says that it sleeps. One that does not know the question is awake."""
+        answer = Flag("is_sleeping")
         try:
-            async with asyncio.timeout(TOKEN_TIMEOUT_S):
-                return await self._client.get(spec, settings.upstream_key, path, None, body={}) == 200
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self._client.get(spec, settings.upstream_key, "/is_sleeping", answer)
         except _UNREACHED:
             return False
+        return bool(answer.value)
+
+    async def _post(self, spec: BackendSpec, settings: PoolConfig, path: str) -> int | None:
+        try:
+            async with asyncio.timeout(TOKEN_TIMEOUT_S):
+                return await self._client.get(spec, settings.upstream_key, path, None, body={})
+        except _UNREACHED:
+            return None
 
     async def _is_well(self, spec: BackendSpec, settings: PoolConfig) -> bool:
         try:

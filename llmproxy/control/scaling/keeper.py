@@ -29,7 +29,8 @@ _log = logging.getLogger("llmproxy.control.scaling")
 
 class Keeper:
     """One pool's, over a store whose calls block. `paused()` gives the pauses that hold there (`{pool or *: who and
-    why}`), `on_paused` hears of those an earlier process left."""
+    why}`), `on_paused` hears of those an earlier process left. `is_shared`: other proxies write there too. Such a store
+    is waited for, as what it holds (money spent) binds all of them; without one of its own a proxy begins anew."""
 
     def __init__(
         self,
@@ -39,26 +40,31 @@ class Keeper:
         *,
         paused: Callable[[], Mapping[str, str]] = dict,
         on_paused: Callable[[Mapping[str, str]], None] = lambda found: None,
+        is_shared: bool = False,
     ) -> None:
+        self.is_shared = is_shared
+        self.has_begun = False
         self._pool = pool
         self._store = store
         self._wall = wall
         self._paused = paused
         self._on_paused = on_paused
         self._prepared: Decider | None = None
-        self._begun = False
         self._points: dict[int, Point] = {}
         self._spent: Spent | None = None
         self._trouble = ""
 
     async def begin(self) -> None:
-        """Before anything is decided, once."""
-        if self._begun:
+        """Before anything is decided, until `has_begun`."""
+        try:
+            spent, paused = [await asyncio.to_thread(self._store.fact, self._pool, name) for name in (_SPENT, _PAUSED)]
+        except HistoryError as error:
+            self._troubled(str(error))
+            self.has_begun = not self.is_shared
             return
-        self._begun = True
-        self._spent = _spent(await self._fact(_SPENT))
-        found = _object(await self._fact(_PAUSED))
-        self._on_paused({name: why for name, why in found.items() if isinstance(why, str)})
+        self.has_begun, self._trouble = True, ""
+        self._spent = _spent(spent)
+        self._on_paused({name: why for name, why in _object(paused).items() if isinstance(why, str)})
 
     async def prepare(self, decider: Decider, cold_start_s: float | None) -> None:
         """Before each decision: give policies that do not know it yet what was kept. Learning takes long, so it is not
@@ -103,6 +109,10 @@ class Keeper:
         if spent is not None:
             await self._write(lambda: self._store.remember(self._pool, _SPENT, spent))
 
+    def close(self) -> None:
+        """At the end."""
+        self._store.close()
+
     async def keep_pauses(self) -> None:
         """Who paused, or that nobody does any more."""
         text = json.dumps(dict(self._paused())) if self._paused() else None
@@ -128,13 +138,6 @@ class Keeper:
         ]
         for forecast in forecasts:
             forecast.restore(minutes)
-
-    async def _fact(self, name: str) -> str | None:
-        try:
-            return await asyncio.to_thread(self._store.fact, self._pool, name)
-        except HistoryError as error:
-            self._troubled(str(error))
-            return None
 
     async def _write(self, write: Callable[[], None]) -> bool:
         try:

@@ -1,5 +1,6 @@
 """The lives of one pool's replicas, as far as this proxy has a part in them: it waits until one answers, has it warmed,
-takes it into the pool, drains it, puts it to sleep. What is started and stopped, and when, the loop decides.
+takes it into the pool, drains it, puts it to sleep. What is started and stopped, and when, the loop decides; where
+another proxy leads, its word decides, stage for stage (`follow`).
 
 A replica that starts is no member of the pool: nothing probes it but this, nothing is sent there, and its failing
 counts against nobody's health.
@@ -17,6 +18,7 @@ from llmproxy.control.actuators.base import Instance
 from llmproxy.control.scaling.backoff import Backoff
 from llmproxy.control.scaling.bring_up import BringUp
 from llmproxy.control.scaling.fleet import COMING, Fleet, Replica, Stage
+from llmproxy.control.scaling.orders import Order
 from llmproxy.control.scaling.start_times import StartTimes
 from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Backend, BackendSpec, Status
@@ -59,7 +61,8 @@ class Terms:
 
 
 class Lives:
-    """`announce(specs)` makes them the pool's members from this source. `on_ready` is told when capacity came."""
+    """`announce(specs)` makes them the pool's members from this source. `on_ready` is told when capacity came.
+    `have_left(replica)`: whether other proxies are done with one that drains."""
 
     def __init__(
         self,
@@ -73,8 +76,13 @@ class Lives:
         backoff: Backoff,
         clock: Clock,
         on_ready: Callable[[], None] = lambda: None,
+        have_left: Callable[[Replica], bool] = lambda replica: True,
     ) -> None:
         self.terms = terms
+        self.orders: Mapping[str, Order] | None = None
+        """What the proxy that leads last said; None where it is this one."""
+        self.has_seen = False
+        """Whether it has been said who there is."""
         self.target = 0
         """How many should serve; one that comes up beyond that goes to the warm pool."""
         self.starts = {"ok": 0, "failed": 0, "died": 0}
@@ -87,8 +95,15 @@ class Lives:
         self._backoff = backoff
         self._clock = clock
         self._on_ready = on_ready
+        self._have_left = have_left
         self._tasks: dict[Replica, asyncio.Task[None]] = {}
-        self._has_seen = False
+        self._sleepless: Terms | None = None
+        """The terms under which an engine refused to sleep: until there are others, none is asked again."""
+
+    @property
+    def warm_size(self) -> int:
+        """How many may rest. None where engines have to sleep and will not."""
+        return 0 if self._sleepless is self.terms else self.terms.warm_size
 
     async def stop(self) -> None:
         tasks = list(self._tasks.values())
@@ -101,13 +116,18 @@ class Lives:
 
     # -- what happens to them --------------------------------------------------------------------------------------
 
-    def see(self, instances: Iterable[Instance]) -> bool:
-        """The actuator's list is new. Whether any is missing that should be in it."""
+    def see(self, instances: Iterable[Instance], known: Mapping[str, Order] | None = None) -> bool:
+        """The actuator's list is new. Whether any is missing that should be in it. `known`: what was last said of those
+        that may be in it."""
         now = self._clock()
         changes = self._fleet.see(instances, now)
         for replica in changes.new:
-            replica.adopted = not self._has_seen
-        self._has_seen = True
+            replica.adopted = not self.has_seen
+            order = known.get(replica.id) if known else None
+            if order is not None and order.stage is Stage.STANDBY and replica.stage is Stage.STARTING:
+                replica.asleep = order.asleep
+                replica.move(Stage.STANDBY, now)
+        self.has_seen = True
         for replica in changes.died:
             self._end_task(replica)
             serving = replica.stage not in COMING
@@ -119,20 +139,63 @@ class Lives:
             self._end_task(replica)
         for replica in self._fleet.at(Stage.STOPPING):
             self._end_task(replica)
-        for replica in self._fleet.at(Stage.STARTING):
-            if replica.url and replica not in self._tasks:
-                self._begin(replica, self._come_up(replica))
+        self._begin_starts()
         self._publish()
         return bool(changes.died)
 
+    def follow(self, orders: Mapping[str, Order]) -> None:
+        """Another proxy leads: what it said of each replica holds here too. Of one it has not spoken of yet, everybody
+        judges for himself."""
+        self.orders = orders
+        for replica in list(self._fleet.replicas.values()):
+            order = orders.get(replica.id)
+            if order is not None and order.stage is not replica.stage:
+                self._obey(replica, order)
+            if order is not None:
+                replica.asleep = order.asleep
+        self._begin_starts()
+        self._publish()
+
+    def _begin_starts(self) -> None:
+        for replica in self._fleet.at(Stage.STARTING):
+            if replica.url and replica not in self._tasks and self._may_serve(replica):
+                self._begin(replica, self._come_up(replica))
+
+    def _obey(self, replica: Replica, order: Order) -> None:
+        wanted, now = order.stage, self._clock()
+        if wanted is Stage.STOPPING or wanted is Stage.STANDBY:
+            self._end_task(replica)
+            replica.move(wanted, now)
+        elif wanted is Stage.SERVING:
+            if replica.stage is Stage.DRAINING:
+                self.undrain(replica)
+            elif replica.stage is Stage.STANDBY:
+                replica.move(Stage.STARTING, now)
+        elif replica.stage is Stage.SERVING and wanted is Stage.DRAINING:
+            self.drain(replica)
+        elif replica.stage in COMING:
+            self._end_task(replica)
+            if wanted is Stage.DRAINING:
+                # Never to be asked anything from here: the leader need not wait for this proxy.
+                replica.move(Stage.STANDBY, now)
+
+    def _may_serve(self, replica: Replica) -> bool:
+        """Whether it is for this proxy to take it into the pool once it answers."""
+        order = self.orders.get(replica.id) if self.orders is not None else None
+        return order is None or order.stage is Stage.SERVING
+
     def hung(self, backend: Backend) -> None:
-        """Its engine makes no progress."""
+        """Its engine makes no progress. Whoever leads sees that for himself."""
+        if self.orders is not None:
+            return
         for replica in self._fleet.at(Stage.SERVING):
             if replica.backend is backend:
                 self._recycle(replica, "it hangs")
 
     def tick(self, now: float) -> list[Replica]:
-        """Who can be stopped now: drained, or past its time."""
+        """Who can be stopped now: drained, or past its time. Nobody, where that is another's business."""
+        if self.orders is not None:
+            return []
         for replica in self._fleet.at(Stage.SERVING):
             self._watch(replica, now)
         over = [one for one in self._fleet.at(*COMING) if now - one.asked_at > self._times.limit_s]
@@ -199,33 +262,55 @@ class Lives:
     async def _come_up(self, replica: Replica, *, rouse: bool = False) -> None:
         spec, settings = self._spec(replica), self._pool.settings
         adopted = replica.adopted and not rouse
+        if adopted and await self._bring_up.is_asleep(spec, settings):
+            replica.asleep = True
+            replica.move(Stage.STANDBY, self._clock())
+            _log.info("pool %s: replica %s is asleep", self._pool.name, replica.id)
+            return
         if rouse and replica.asleep:
             await self._bring_up.wake(spec, settings)
         await self._bring_up.until_it_answers(spec, settings)
         replica.asleep = False
         took_s = self._clock() - replica.asked_at
-        if self.terms.prompts and not adopted:
+        if self.terms.prompts and not adopted and self.orders is None:
             replica.move(Stage.WARMING, self._clock())
             await self._bring_up.warm(spec, settings, self.terms.prompts)
         if not adopted:
             self.starts["ok"] += 1
             self.last_start_s = took_s
-            if not rouse:
+            if not rouse and self.orders is None:
                 self._times.took(took_s)
         _log.info("pool %s: replica %s answers, %.1f s after it was asked for", self._pool.name, replica.id, took_s)
-        if self._fleet.count(Stage.SERVING) < self.target or not self.terms.warm_size:
+        follows = self.orders is not None
+        if follows and not self._may_serve(replica):
+            return
+        if follows or self._fleet.count(Stage.SERVING) < self.target or not self.warm_size:
             self._serve(replica, ease_in=not adopted)
         else:
             self._tasks.pop(replica, None)
             self.rest(replica)
 
     async def _put_to_sleep(self, replica: Replica) -> None:
-        if await self._bring_up.put_to_sleep(self._spec(replica), self._pool.settings):
+        status = await self._bring_up.put_to_sleep(self._spec(replica), self._pool.settings)
+        if status == 200:
             replica.asleep = True
             return
-        _log.warning("pool %s: replica %s cannot sleep: it will be stopped", self._pool.name, replica.id)
+        now = self._clock()
+        if status is None:
+            # It may be another time; until then starting one after the other for that would cost a cold start each.
+            self._backoff.failed(now)
+            _log.warning("pool %s: replica %s did not fall asleep: it is stopped", self._pool.name, replica.id)
+        else:
+            self._sleepless = self.terms
+            _log.error(
+                "pool %s: replica %s refuses to sleep (status %d): it is stopped, and there is no warm pool until the "
+                "next reload. vLLM needs --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1",
+                self._pool.name,
+                replica.id,
+                status,
+            )
         replica.recycle = "it cannot sleep"
-        replica.move(Stage.DRAINING, self._clock())
+        replica.move(Stage.DRAINING, now)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -281,7 +366,11 @@ class Lives:
     def _has_drained(self, replica: Replica, now: float) -> bool:
         patience_s = RECYCLE_GRACE_S if replica.recycle else self.terms.drain_s
         backend = replica.backend
-        if backend is None or now - replica.since >= patience_s:
+        if now - replica.since >= patience_s:
+            return True
+        if not self._have_left(replica):
+            return False
+        if backend is None:
             return True
         gauges = backend.known(now)
         # The engine's own count has the requests of other proxies in it.

@@ -7,11 +7,13 @@ from intervals in which requests waited all the time.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from llmproxy.control.scaling.elsewhere import Elsewhere, Sample, counters_of
 from llmproxy.control.scaling.host import Host
+from llmproxy.control.scaling.reports import Report
 from llmproxy.control.scaling.tier_meter import TierMeter
 from llmproxy.core.backend import Backend, Gauges, GpuGauges, Status
 from llmproxy.core.pool import Pool
@@ -24,22 +26,6 @@ _LEARN_EVERY_S: Final = 10.0
 _LONG_S: Final = 60.0
 _MEMORY_S: Final = 300.0
 _FAILED: Final = frozenset({500, 502, 504})
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Counters at one moment; all only grow."""
-
-    at: float
-    arrived: int
-    done: int
-    failed: int
-    shed: int
-    prompt: int
-    prefill: int
-    completion: int
-    ttft: tuple[int, ...]
-    e2e: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +55,7 @@ class Meter:
     ) -> None:
         self._tiers = {tier: TierMeter(metrics, (pool.name, tier), now) for tier in tiers}
         self.slo_ttft_s = slo_ttft_s
+        self.elsewhere = Elsewhere()
         self._demand = DemandMeter(now)
         self._capacity = Capacity(configured)
         self._learn_from: Sample | None = None
@@ -80,7 +67,7 @@ class Meter:
         self._cpu: float | None = None
         self._samples: deque[Sample] = deque()
         self._bounds: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
-        self._told_arrived: int | None = None
+        self._told_arrived: float | None = None
         self._failures = 0
         self._seen_failures: dict[tuple[str, str, str, int], int] = {}
 
@@ -90,7 +77,7 @@ class Meter:
         """Remember the counters as they are."""
         samples = self._samples
         before = samples[-1] if samples else None
-        sample = self._read(now)
+        sample = self.elsewhere.added_to(self._read(now))
         samples.append(sample)
         # The one before the window's begin stays, to be subtracted.
         while len(samples) > 2 and now - samples[1].at >= _MEMORY_S:
@@ -101,8 +88,8 @@ class Meter:
             prefill = (sample.prefill - samples[0].prefill) / finished if finished else 0.0
             decode = (sample.completion - samples[0].completion) / finished if finished else 0.0
             self._demand.count(now, requests, requests * prefill, requests * decode)
-        for tier in self._tiers.values():
-            tier.sample(now)
+        for name, tier in self._tiers.items():
+            tier.sample(now, self.elsewhere.of_tier(name))
         self._learn(sample)
         cpu = self._host.cpu()
         self._cpu = cpu if cpu is not None else self._cpu
@@ -122,7 +109,8 @@ class Meter:
         last, long, memory = self._samples[-1], self._since(_LONG_S), self._samples[0]
         told, self._told_arrived = self._told_arrived, last.arrived
         waiting = self._waiting(now)
-        in_flight = sum(backend.load.in_flight for backend in self._pool.backends)
+        in_flight = sum(backend.load.in_flight for backend in self._pool.backends) + self.elsewhere.in_flight
+        waits = [one for one in (self._pool.queue.longest_wait_s(now), self.elsewhere.wait_s) if one is not None]
         gauges = [gauges for backend in self._pool.backends if (gauges := backend.known(now)) is not None]
         gpus = [gpu for backend in self._pool.backends if (gpu := _gpu(backend, now)) is not None]
         return Signals(
@@ -133,9 +121,9 @@ class Meter:
             draining=replicas.draining,
             sleeping=replicas.sleeping,
             queue_depth=waiting,
-            queue_wait_s=self._pool.queue.longest_wait_s(now),
+            queue_wait_s=max(waits, default=None),
             in_flight=in_flight,
-            arrivals=max(last.arrived - told, 0) if told is not None else None,
+            arrivals=int(max(last.arrived - told, 0)) if told is not None else None,
             demand=self._demand.demand(now),
             sustainable=self._capacity.rates,
             prompt_tokens_per_s=_rate(last.prompt, long.prompt, last, long),
@@ -155,22 +143,30 @@ class Meter:
         )
 
     def waited_and_failed(self) -> tuple[int, int]:
-        """All requests so far that had to wait for a place, and that failed upstream or were shed."""
+        """All requests to this proxy so far that had to wait for a place, and that failed upstream or were shed."""
         waits = self._metrics.queue_waits.get(self._pool.name)
-        last = self._samples[-1] if self._samples else None
-        return sum(waits.counts) if waits is not None else 0, last.failed + last.shed if last is not None else 0
+        return sum(waits.counts) if waits is not None else 0, self._failed() + self._shed()
 
     def tier(self, name: str, ready: int, starting: int) -> TierState:
         """One tier of capacity, with `ready` and `starting` replicas."""
         found = self._tiers.get(name)
         demand = found.demand.demand(self._samples[-1].at).last_60s if found is not None and self._samples else Rates()
-        return TierState(name, ready, starting, waiting=self._pool.awaited.get(name, 0), demand=demand)
+        waiting = self._pool.awaited.get(name, 0) + self.elsewhere.awaited.get(name, 0)
+        return TierState(name, ready, starting, waiting=waiting, demand=demand)
+
+    def report(self, now: float, at: Mapping[str, tuple[str, int]]) -> Report:
+        """Of this proxy's own traffic, for the others. `at`: the stages of replicas, and the requests there."""
+        own = self._read(now)
+        queue = self._pool.queue
+        tiers = {name: (*one.own(), self._pool.awaited.get(name, 0)) for name, one in self._tiers.items()}
+        wait_s = queue.longest_wait_s(now)
+        return Report(counters_of(own), (own.ttft, own.e2e), int(queue.waiting), wait_s, at, tiers)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _read(self, now: float) -> Sample:
-        name, metrics = self._pool.name, self._metrics
-        series = [one for one in metrics.all_series.values() if one.pool == name]
+        name = self._pool.name
+        series = [one for one in self._metrics.all_series.values() if one.pool == name]
         ttft, ttft_bounds = _merged(series, lambda one: one.ttft)
         e2e, e2e_bounds = _merged(series, lambda one: one.duration)
         self._bounds = ttft_bounds or self._bounds[0], e2e_bounds or self._bounds[1]
@@ -182,13 +178,16 @@ class Meter:
             arrived=done + self._live(),
             done=done,
             failed=self._failed(),
-            shed=sum(count for (pool, _), count in metrics.shed.items() if pool == name),
+            shed=self._shed(),
             prompt=prompt,
             prefill=prompt - sum(one.cached_tokens for one in series),
             completion=sum(one.completion_tokens for one in series),
             ttft=ttft,
             e2e=e2e,
         )
+
+    def _shed(self) -> int:
+        return sum(count for (pool, _), count in self._metrics.shed.items() if pool == self._pool.name)
 
     def _failed(self) -> int:
         """Answers that say a server failed; grows also when the counters of a backend that left are dropped."""
@@ -215,14 +214,16 @@ class Meter:
         return found
 
     def _waiting(self, now: float) -> int:
-        """Requests that wait for room: here, and inside the engines."""
+        """Requests that wait for room: here, at other proxies, and inside the engines."""
         inside = [gauges.waiting for backend in self._pool.backends if (gauges := backend.known(now)) is not None]
-        return int(self._pool.queue.waiting) + int(sum(waiting for waiting in inside if waiting is not None))
+        outside = int(self._pool.queue.waiting) + self.elsewhere.waiting
+        return outside + int(sum(waiting for waiting in inside if waiting is not None))
 
     def _learn(self, sample: Sample) -> None:
         """Look every now and then what was served, and whether more was there to be served."""
         # Who waits for a larger replica says nothing of what the others can do.
-        waiting = self._waiting(sample.at) > sum(self._pool.awaited.values())
+        for_larger = sum(self._pool.awaited.values()) + sum(self.elsewhere.awaited.values())
+        waiting = self._waiting(sample.at) > for_larger
         self._waited_throughout = self._waited_throughout and waiting
         began = self._learn_from
         healthy = [one for one in self._pool.backends if one.status is Status.HEALTHY]

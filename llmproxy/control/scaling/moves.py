@@ -104,7 +104,7 @@ class Moves:
         """Who leaves now: drained ones that the warm pool has no room for, and starts that nobody needs any more."""
         fleet, lives = self._fleet, self._lives
         leaving = []
-        first, warm_size = fleet.tiers[0], lives.terms.warm_size
+        first, warm_size = fleet.tiers[0], lives.warm_size
         room = warm_size - fleet.count(Stage.STANDBY)
         for replica in over:
             is_drained = replica.stage is Stage.DRAINING
@@ -124,7 +124,7 @@ class Moves:
     def _missing(self, tier: str, desired: int, leaving: list[Replica]) -> int:
         """How many there should be beyond those that stay: for the work, and for the warm pool."""
         there = self._fleet.at(*COMING, Stage.SERVING, Stage.STANDBY, tier=tier)
-        warm_size = self._lives.terms.warm_size if tier == self._fleet.tiers[0] else 0
+        warm_size = self._lives.warm_size if tier == self._fleet.tiers[0] else 0
         return desired + warm_size - sum(one not in leaving for one in there)
 
     def _room(self, tier: str, wanted: int, counts: Mapping[str, int], bounds: Bounds) -> int:

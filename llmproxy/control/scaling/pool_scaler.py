@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.actuators.base import Actuator, ActuatorError
@@ -24,6 +24,7 @@ from llmproxy.control.scaling.lives import Lives
 from llmproxy.control.scaling.meter import Meter, Replicas
 from llmproxy.control.scaling.moves import Bounds, Moves, Plan
 from llmproxy.control.scaling.queries import Queries
+from llmproxy.control.scaling.shared import Shared
 from llmproxy.control.scaling.start_times import StartTimes
 from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Status
@@ -75,10 +76,11 @@ class Parts:
     """Nor ones that cost more than this in all."""
     dry: bool = False
     cold_starts: ColdStarts = field(default_factory=ColdStarts)
+    shared: Shared = field(default_factory=Shared)
 
 
 class PoolScaler:
-    """`paused` is asked each time."""
+    """`paused` is asked each time. `on_act(why, facts)` is told of what the actuator was made to do."""
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class PoolScaler:
         clock: Clock,
         wall: Callable[[], float],
         paused: Callable[[], bool] = lambda: False,
+        on_act: Callable[[str, Mapping[str, Any]], None] = lambda why, facts: None,
     ) -> None:
         self.parts = parts
         self.pace = pace
@@ -99,11 +102,13 @@ class PoolScaler:
         self._clock = clock
         self._wall = wall
         self._paused = paused
-        self._task: asyncio.Task[None] | None = None
+        self._on_act = on_act
         self._moves = Moves(parts.fleet, parts.lives, parts.backoff.wait_s)
+        self._told_of: tuple[Mapping[str, int], tuple[str, ...]] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._asked: tuple[Mapping[str, int], float] | None = None
         """The last numbers the actuator took, and when."""
-        self._due = dict.fromkeys(("lease", "poll", "sample", "decide"), -math.inf)
+        self._due = dict.fromkeys(("begin", "lease", "poll", "sample", "decide"), -math.inf)
         self._due["keep"] = clock() + KEEP_EVERY_S
         self._trouble = ""
 
@@ -116,10 +121,13 @@ class PoolScaler:
         """No more changes. What runs goes on, unless the actuator ends it."""
         task, self._task = self._task, None
         await end_tasks(task)
-        await self.parts.keeper.keep(self.parts.decider)
+        if self._keeps:
+            await self.parts.keeper.keep(self.parts.decider)
+        self.parts.keeper.close()
         await self.parts.lives.stop()
         await self.parts.queries.stop()
         await self.parts.actuator.stop()
+        await self.parts.shared.leave()
         await self.parts.leadership.release()
 
     def hurry(self) -> None:
@@ -140,16 +148,16 @@ class PoolScaler:
     async def look(self) -> None:
         """One round."""
         parts = self.parts
-        await parts.keeper.begin()
+        if not parts.keeper.has_begun and self._is_due("begin", LEASE_EVERY_S):
+            await parts.keeper.begin()
         if self._is_due("lease", LEASE_EVERY_S):
             before, self.token = self.token, await parts.leadership.acquire()
             if self.token != before:
                 # Whatever an earlier leader asked for, what is there is where we begin.
                 self._asked = None
+        await self._share()
         if self._is_due("sample", SAMPLE_EVERY_S):
-            parts.meter.sample(self._clock())
-            is_cold = parts.fleet.count(*COMING) > 0 or (self.desired or 0) > parts.fleet.count(Stage.SERVING)
-            parts.cold_starts.counted(*parts.meter.waited_and_failed(), is_cold=is_cold)
+            self._sample()
         if self._is_due("poll", self.pace.poll_s) and not await self._poll():
             return
         over = parts.lives.tick(self._clock())
@@ -157,13 +165,38 @@ class PoolScaler:
         parts.cold_starts.saw(
             fleet.count(Stage.SERVING), len(fleet.replicas) - fleet.count(Stage.STANDBY), self._clock()
         )
-        if self._is_due("decide", self.pace.interval_s) or self._is_urgent():
+        if parts.keeper.has_begun and (self._is_due("decide", self.pace.interval_s) or self._is_urgent()):
             await self._prepare()
             self._decide()
         if self._acts:
             await self._act(over)
-        if self._is_due("keep", KEEP_EVERY_S):
+        if self._is_due("keep", KEEP_EVERY_S) and self._keeps:
             await parts.keeper.keep(parts.decider)
+
+    def _sample(self) -> None:
+        parts = self.parts
+        parts.meter.sample(self._clock())
+        is_cold = parts.fleet.count(*COMING) > 0 or (self.desired or 0) > parts.fleet.count(Stage.SERVING)
+        parts.cold_starts.counted(*parts.meter.waited_and_failed(), is_cold=is_cold)
+
+    async def _share(self) -> None:
+        """Say and hear what proxies over the same fleet have to know of each other."""
+        parts, now = self.parts, self._clock()
+        if parts.shared.orders is None:
+            return
+        lives = parts.lives
+        at = {
+            one.id: (one.stage.value, one.backend.load.in_flight if one.backend is not None else 0)
+            for one in parts.fleet.replicas.values()
+        }
+        # What a leader says before it has seen who is there would be that there is nobody.
+        token = self.token if lives.has_seen else None
+        await parts.shared.sync(token, parts.fleet, parts.meter.report(now, at), now)
+        parts.meter.elsewhere.take(parts.shared.others(now))
+        if self.token is None:
+            lives.follow(parts.shared.in_force)
+        else:
+            lives.orders = None
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = self._clock()
@@ -183,20 +216,29 @@ class PoolScaler:
         if self._trouble:
             _log.info("pool %s: the actuator answers again", self.parts.pool.name)
             self._trouble = ""
-        if self.parts.lives.see(instances):
+        if self.parts.lives.see(instances, self.parts.shared.in_force):
             # What it had brought about is no more: the same number is news to it.
             self._asked = None
         return True
 
     @property
     def _acts(self) -> bool:
-        return self.token is not None and not self._paused() and not self.parts.dry
+        parts = self.parts
+        knows = parts.shared.known and parts.keeper.has_begun
+        return self.token is not None and knows and not self._paused() and not parts.dry
+
+    @property
+    def _keeps(self) -> bool:
+        """Of those that share a history, one writes it."""
+        keeper = self.parts.keeper
+        return keeper.has_begun and (self.token is not None or not keeper.is_shared)
 
     # -- deciding --------------------------------------------------------------------------------------------------
 
     def _is_urgent(self) -> bool:
         """Requests wait, and nobody comes."""
-        return bool(self.parts.pool.queue.waiting) and not self.desired
+        waiting = self.parts.pool.queue.waiting + self.parts.meter.elsewhere.waiting
+        return bool(waiting) and not self.desired
 
     def counts(self) -> Replicas:
         """How many there are. What was decided and is not there is on its way: it is asked for until it comes."""
@@ -288,6 +330,20 @@ class PoolScaler:
         self._due["poll"] = -math.inf
         for replica in leaving:
             parts.lives.leave(replica)
+        self._tell(plan, token)
+
+    def _tell(self, plan: Plan, token: int) -> None:
+        """Once: the same numbers are asked for again and again until they are there."""
+        leaving = tuple(one.id for one in plan.leaving)
+        if (plan.tiers, leaving) == self._told_of:
+            return
+        self._told_of = plan.tiers, leaving
+        latest = self.parts.decisions.latest
+        why = latest.decision.reason if latest is not None else ""
+        facts: dict[str, Any] = {"pool": self.parts.pool.name, "replicas": plan.count}
+        if self.parts.decider.tiers is not None:
+            facts["tiers"] = dict(plan.tiers)
+        self._on_act(why, {**facts, "leaving": leaving, "fence": token})
 
     def _troubled(self, what: str) -> None:
         """Say it once."""

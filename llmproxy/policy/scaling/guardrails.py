@@ -60,6 +60,11 @@ class Guardrails:
         """To be stored, and given to the next process."""
         return self._purse.spent if self._purse is not None else None
 
+    @property
+    def budget(self) -> Budget | None:
+        """The one it keeps to."""
+        return self._limits.budget
+
     def resume(self, spent: Spent) -> None:
         """What an earlier process had spent; before the first `rule`, or it is too late."""
         if self._purse is not None and self._purse.spent is None:

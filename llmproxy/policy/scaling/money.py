@@ -2,8 +2,9 @@
 
 By the hour: never more replicas than an hour of them costs, so no hour can, however the hours are cut. By the month:
 what is left, less what the minimum will cost until the month is over, is what may be spent above the minimum, and never
-so fast that it would be gone within the hour; when not even the minimum can be paid to the end, as many as can. What is
-spent counts every replica that exists: starting, serving, draining and asleep.
+so fast that it would be gone within three hours, as what is let go costs money for as long as it drains; when not even
+the minimum can be paid to the end, as many as can. What is spent counts every replica that exists: starting, serving,
+draining and asleep.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import Final
 from llmproxy.policy.scaling.calendar_month import HOUR_S, hour_of, month_of
 
 _SLIVER: Final = 1e-9
+_AHEAD_H: Final = 3.0
+"""How long replicas above the minimum can be paid for at least: an hour until the next decision at the latest, and two
+to drain. Decisions every few seconds and drains of minutes, as usual, leave some of it over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,8 @@ class Purse:
             return 0.0
         if spare < 0:
             return left / remaining_h
-        return minimum * price + spare / min(remaining_h, 1.0)
+        # Those that drain into the next month are paid for from that one's budget.
+        return minimum * price + min(spare / min(remaining_h, _AHEAD_H), per_month / _AHEAD_H)
 
     def _alerts(self, hour: float, month: float) -> list[str]:
         budget, spent, found = self._budget, self.spent, []

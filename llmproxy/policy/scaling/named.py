@@ -59,6 +59,7 @@ _SIGNALS: Final[Mapping[str, tuple[Unit, _Read]]] = {
     "kv_usage": (Unit.SHARE, lambda signals: signals.kv_usage),
     "cpu": (Unit.SHARE, lambda signals: signals.cpu),
     "memory": (Unit.SHARE, lambda signals: signals.memory),
+    "cold_start": (Unit.SECONDS, lambda signals: signals.cold_start_s),
     "replicas": (Unit.PLAIN, lambda signals: float(signals.actual)),
     "ready": (Unit.PLAIN, lambda signals: float(signals.ready)),
     "starting": (Unit.PLAIN, lambda signals: float(signals.starting)),

@@ -1,5 +1,6 @@
 """What a restart must not cost: a forecast's history, money spent, pauses."""
 
+import asyncio
 import json
 import threading
 from pathlib import Path
@@ -14,6 +15,9 @@ from llmproxy.policy.scaling.guardrails import Guardrails, Limits
 from llmproxy.policy.scaling.money import Budget, Spent
 from llmproxy.policy.scaling.stabiliser import Behavior, Stabiliser
 from llmproxy.stores.history import MemoryHistory, SqliteHistory
+from llmproxy.stores.history_redis import RedisHistory
+from tests.harness.redis_server import MISSING, RedisServer, is_installed
+from tests.unit.control.scaling.test_pool_scaler import Scene
 
 BEGIN = 1_700_000_040.0
 BUDGET = Budget(price=2.0, per_month=100.0)
@@ -150,3 +154,43 @@ async def test_learning_does_not_hold_up_the_loop_that_serves(monkeypatch: pytes
     await Keeper("main", MemoryHistory(), lambda: BEGIN).prepare(decider(), 90.0)
     assert threads
     assert threading.main_thread() not in threads
+
+
+@pytest.mark.skipif(not is_installed(), reason=MISSING)
+async def test_nobody_acts_before_it_is_known_what_was_spent(tmp_path: Path) -> None:
+    """A budget binds all proxies that share a Redis: one that cannot ask what is left of it waits."""
+    with RedisServer(tmp_path) as server:
+        store = RedisHistory(server.url, timeout_s=0.5)
+        spent = json.dumps({"unix_s": BEGIN, "hour": 1.0, "month": 99.0})
+        await asyncio.to_thread(store.remember, "main", "spent", spent)
+        server.freeze()
+        scene = Scene()
+        keeper = scene.parts.keeper = Keeper("main", store, lambda: BEGIN, is_shared=True)
+        scene.wish.replicas = 2
+        await scene.rounds()
+        assert not keeper.has_begun
+        assert scene.world.calls == []
+        server.resume()
+        await scene.rounds(6)
+        assert keeper.has_begun
+        assert scene.lives == {"serving": 2}
+        one = decider()
+        await keeper.prepare(one, 90.0)
+        assert one.guardrails.spent == Spent(BEGIN, 1.0, 99.0)
+        store.close()
+
+
+@pytest.mark.skipif(not is_installed(), reason=MISSING)
+async def test_of_those_that_share_a_history_the_leader_writes_it(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        store = RedisHistory(server.url)
+        scene = Scene()
+        scene.parts.keeper = Keeper("main", store, lambda: BEGIN, is_shared=True)
+        scene.parts.decider = decider()
+        scene.parts.leadership._crown.holder = "another"  # type: ignore[attr-defined]
+        await scene.rounds(3, 40.0)
+        assert await asyncio.to_thread(store.fact, "main", "spent") is None
+        scene.parts.leadership._crown.holder = None  # type: ignore[attr-defined]
+        await scene.rounds(3, 40.0)
+        assert await asyncio.to_thread(store.fact, "main", "spent") is not None
+        store.close()

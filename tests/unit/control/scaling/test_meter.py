@@ -170,6 +170,21 @@ def test_who_waits_for_a_larger_replica_teaches_nothing() -> None:
     assert bench.signals().sustainable.requests_per_s is None
 
 
+def test_what_other_proxies_get_for_a_tier_is_demand_for_it() -> None:
+    bench, other = Bench(), Bench()
+    other.pool.awaited["big"] = 1
+    for _ in range(90):
+        seen = other.metrics.tier_prompts["p", "big"]
+        seen.requests += 2
+        seen.tokens += 2000
+        bench.meter.elsewhere.take({"other": other.meter.report(bench.now, {})})
+        bench.second()
+    state = bench.meter.tier("big", 1, 0)
+    assert state.demand.requests_per_s == pytest.approx(2.0, rel=0.05)
+    assert state.demand.prefill_tokens_per_s == pytest.approx(2000.0, rel=0.05)
+    assert state.waiting == 1
+
+
 def test_demand_by_tier() -> None:
     bench = Bench()
     bench.pool.awaited["big"] = 2

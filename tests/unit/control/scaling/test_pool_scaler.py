@@ -19,6 +19,7 @@ from llmproxy.control.scaling.lives import Lives, Terms, TierTerms
 from llmproxy.control.scaling.meter import Meter
 from llmproxy.control.scaling.pool_scaler import Pace, Parts, PoolScaler
 from llmproxy.control.scaling.queries import Queries
+from llmproxy.control.scaling.shared import Shared
 from llmproxy.control.scaling.start_times import StartTimes
 from llmproxy.core.backend import Backend, BackendSpec, Gauges, Status
 from llmproxy.core.clock import ManualClock
@@ -129,15 +130,30 @@ class Wish:
 
 
 class Ready(BringUp):
-    """Replicas that answer at once; while the world holds them, when `up` is set."""
+    """Replicas that answer at once (while the world holds them, when `up` is set), and `says` to an order to sleep."""
 
     def __init__(self, world: World, up: asyncio.Event) -> None:
         self._world = world
         self._up = up
+        self.says: int | None = 200
+        self.asleep: set[str] = set()
 
     async def until_it_answers(self, spec: BackendSpec, settings: PoolConfig) -> None:
+        assert spec.id not in self.asleep
         if self._world.hold:
             await self._up.wait()
+
+    async def is_asleep(self, spec: BackendSpec, settings: PoolConfig) -> bool:
+        return spec.id in self.asleep
+
+    async def put_to_sleep(self, spec: BackendSpec, settings: PoolConfig) -> int | None:
+        if self.says == 200:
+            self.asleep.add(spec.id)
+        return self.says
+
+    async def wake(self, spec: BackendSpec, settings: PoolConfig) -> int | None:
+        self.asleep.discard(spec.id)
+        return 200
 
 
 class Scene:
@@ -149,8 +165,10 @@ class Scene:
         least: int = 0,
         most: int = 4,
         warm: int = 0,
+        sleep: bool = False,
         world: World | None = None,
         crown: Crown | None = None,
+        shared: Shared | None = None,
         tiers: Sequence[Tier] = (),
     ) -> None:
         self.clock = ManualClock(1000.0)
@@ -172,6 +190,8 @@ class Scene:
             retries=Budget(0.2, 10),
             queue=Admission[str](AdmissionOptions(), routing),
         )
+        self.engines = Ready(self.world, self.up)
+        self.shared = shared or Shared()
         self.fleet, backoff, events = Fleet([one.name for one in tiers] or [""]), Backoff(), Events(self.clock)
         times = StartTimes(None, 600.0)
         behavior = Behavior(Direction(), Direction(window_s=0.0))
@@ -189,17 +209,18 @@ class Scene:
             lives=Lives(
                 self.pool,
                 self.fleet,
-                Ready(self.world, self.up),
+                self.engines,
                 Terms(
                     replace_after_s=1e6,  # nobody probes them here
                     warm_size=warm,
-                    warm_by_sleep=False,
+                    warm_by_sleep=sleep,
                     tiers={one.name: TierTerms(one.worth, one.price_per_hour) for one in tiers},
                 ),
                 announce=self._announce,
                 times=times,
                 backoff=backoff,
                 clock=self.clock,
+                have_left=lambda replica: self.shared.have_left(replica, self.clock()),
             ),
             times=times,
             backoff=backoff,
@@ -209,6 +230,7 @@ class Scene:
             decisions=Decisions("main"),
             keeper=Keeper("main", MemoryHistory(), lambda: 1e9 + self.clock()),
             most=most,
+            shared=self.shared,
         )
         self.scaler = PoolScaler(
             self.parts,

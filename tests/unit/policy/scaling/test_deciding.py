@@ -119,6 +119,19 @@ def test_a_month_that_is_spent_stops_even_the_minimum():
     assert purse.affordable(1, 20.0) == 0
 
 
+def test_the_last_money_is_kept_for_those_that_drain():
+    """An hour's worth would be spent on serving, and they would drain on credit."""
+    purse = Purse(Budget(price=1.0, per_month=6.0))
+    begin = month_of(1e9)[0]
+    purse.pay(0, begin)
+    assert purse.affordable(0, begin) == 2
+    purse.pay(2, begin + 3600.0)
+    assert purse.affordable(0, begin + 3600.0) == 1, "four left: one lets go for two hours at most, one serves on"
+    purse.pay(2, begin + 2 * 3600.0)
+    assert purse.affordable(0, begin + 2 * 3600.0) == 0
+    assert purse.affordable(0, month_of(1e9)[1] - 60.0) <= 2, "nor does the next month pay for more than it can"
+
+
 def test_alerts_come_once_in_a_month():
     purse = Purse(Budget(price=3600.0, per_month=100, alert_at=(0.5, 0.8, 1.0)))
     said = [purse.pay(1, float(second)) for second in range(0, 121, 10)]
