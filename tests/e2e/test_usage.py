@@ -149,7 +149,8 @@ async def test_metrics_tell_the_same_story(stage: Stage) -> None:
         "llmproxy_requests_total", backend="b2"
     )
     assert proxy.metric("llmproxy_time_to_first_token_seconds_count", model=MODEL) == 3
-    assert proxy.metric("llmproxy_time_to_first_token_seconds_sum", model=MODEL) >= 0.06
+    # Timers count whole milliseconds, and may be a part of one early.
+    assert proxy.metric("llmproxy_time_to_first_token_seconds_sum", model=MODEL) >= 3 * 0.019
     assert proxy.metric("llmproxy_time_to_first_token_seconds_bucket", model=MODEL, le="0.01") == 0
     assert proxy.metric("llmproxy_inter_token_latency_seconds_count", model=MODEL) > 0
     assert proxy.metric("llmproxy_request_duration_seconds_count", model=MODEL) == 6
