@@ -71,9 +71,10 @@ class Receiver:
                 self._fence = message["fence"]
                 # A message that is sent again, because its answer was lost, must not count again.
                 if message["id"] not in self._seen:
-                    self._seen[message["id"]] = None
                     tiers = message.get("tiers", {"": message["replicas"]})
                     self._cluster.scale(message["pool"], tiers, message["leaving"])
+                    # Only now: what failed is to be tried when it comes again.
+                    self._seen[message["id"]] = None
                 while len(self._seen) > 1000:
                     del self._seen[next(iter(self._seen))]
             return 200, {"replicas": self._cluster.instances}

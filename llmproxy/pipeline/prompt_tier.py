@@ -6,9 +6,7 @@ from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Backlogged
 from llmproxy.pipeline.exchange import Exchange
 from llmproxy.pipeline.snapshot import Target
-
-TOKENS_PER_BYTE = 0.25
-"""Where the routing policy has not learned better."""
+from llmproxy.policy.limits.estimate import TOKENS_PER_BYTE
 
 
 def size_up(x: Exchange, target: Target) -> None:
@@ -16,6 +14,7 @@ def size_up(x: Exchange, target: Target) -> None:
     tier at all goes to the largest, whose engine says so."""
     tiers, view, pool = target.terms.tiers, x.view, target.pool
     assert view is not None
+    # Where the routing policy has not learned better.
     tokens = view.prompt.size * TOKENS_PER_BYTE
     if isinstance(pool.routing, Backlogged) and pool.backends:
         tokens = pool.routing.estimate(pool.backends, view).tokens

@@ -7,8 +7,10 @@ same seed and the same calls give the same answers; candidates may differ from c
 backends it has tried); what is known of a backend goes with `forget`.
 
 A backend's pull is `Backend.weight`: the configured weight, scaled down by the health registry while the backend slow
-starts, and never 0. Load is `Backend.load.in_flight`, counted until a stream ends. Costs are those *after* placing the
-request, `(in_flight + 1) / weight`: of two idle backends the heavier one is then the better place.
+starts, and never 0. Load is `Backend.load.in_flight`, counted until a stream ends. Where costs
+are compared they are those *after* placing the request, `(in_flight + 1) / weight`: of two idle backends the heavier
+one is then the better place. `least_connections` compares what there is, `in_flight / weight`, and lets equals take
+turns.
 
 State (turns, cached hashes) has one writer, the policy itself, and lives as long as the pool.
 

@@ -124,6 +124,25 @@ def test_the_same_message_twice_counts_once() -> None:
     assert cluster.instances == []
 
 
+def test_a_message_that_could_not_be_followed_counts_when_it_comes_again() -> None:
+    module = reference()
+    asked: list[str] = []
+
+    class Fleet(module.Cluster):  # type: ignore[misc, name-defined]
+        def scale(self, pool: str, tiers: Any, leaving: Any) -> None:
+            asked.append(pool)
+            if len(asked) == 1:
+                raise RuntimeError("the cloud says no")
+
+    receiver = module.Receiver(SECRET, Fleet())
+    body = b'{"version": 1, "id": "x", "action": "scale", "pool": "p", "replicas": 1, "leaving": [], "fence": 1}'
+    headers = signing.headers(SECRET, body, time.time())
+    with pytest.raises(RuntimeError):
+        receiver.receive(headers, body)
+    assert receiver.receive(headers, body)[0] == 200
+    assert asked == ["p", "p"]
+
+
 class Stand:
     """A receiver that answers what a test says."""
 
