@@ -10,7 +10,8 @@ import sys
 from setuptools import Extension, setup
 
 HOT = {
-    "llmproxy/core": "backend board buckets lease limits outcome pool request step",
+    "llmproxy/auth": "credential gate static_keys verified",
+    "llmproxy/core": "backend board buckets identity lease limits outcome pool request step",
     "llmproxy/wire": (
         "answer_head answer_sink chunks client connections deadlines downstream fields flow inbound intake linger "
         "relay settings upstream watchers"
@@ -21,12 +22,12 @@ HOT = {
     ),
     "llmproxy/policy/health": "breaker registry slow_start window",
     "llmproxy/policy/retry": "budget",
-    "llmproxy/policy/limits": "answers estimate limiter plan usage verdict",
+    "llmproxy/policy/limits": "answers charge estimate limiter plan recent usage",
     "llmproxy/policy/routing": (
         "adapters books confirmed expected_cost least_connections prefix_index round_robin token_ratio"
     ),
     "llmproxy/stores": "memory redis redis_ahead redis_alone redis_batch redis_link",
-    "llmproxy/telemetry": "line metrics writer",
+    "llmproxy/telemetry": "line metrics tenants writer",
 }
 """What runs for every request, or every piece of an answer."""
 

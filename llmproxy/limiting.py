@@ -14,8 +14,8 @@ from llmproxy.core.limits import LimitStore, Tier
 from llmproxy.core.redis_url import parse_redis_url
 from llmproxy.core.step import Signal, Steps
 from llmproxy.limit_metrics import limit_readers
+from llmproxy.policy.limits.charge import Price
 from llmproxy.policy.limits.limiter import Limiter
-from llmproxy.policy.limits.verdict import Price
 from llmproxy.stores.memory import MemoryStore
 from llmproxy.telemetry.metrics import Metrics, Reading
 

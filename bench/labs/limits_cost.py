@@ -38,7 +38,7 @@ from bench.session import PeerFailed, Values, interleave, open_session
 _SCALE = Scale(requests_rounds=5, requests_s=2.0, rps_s=2.0)
 _LIMITS = """\
 auth: {{anonymous: lab}}
-tiers: {{lab: {{requests_per_minute: 1G, tokens_per_minute: 10G, concurrency: 1M{burst}}}}}
+tiers: {{lab: {{requests_per_minute: 1G, tokens_per_minute: 1G, concurrency: 1M{burst}}}}}
 limits: {{store: "{store}"}}
 """
 _NARROW = ", burst: {requests: 500}"

@@ -19,20 +19,14 @@ class Body(msgspec.Struct, gc=False):
     stream_options: Any = None
     previous_response_id: Any = None
     store: Any = None
-
-
-class Wanted(msgspec.Struct, gc=False):
-    """How much a request asks for. Raw: what is no good number the engine is to judge. To be dropped soon, as raw
-    values keep the whole body alive."""
-
-    max_tokens: msgspec.Raw = msgspec.Raw(b"")
-    max_completion_tokens: msgspec.Raw = msgspec.Raw(b"")
-    max_output_tokens: msgspec.Raw = msgspec.Raw(b"")
-    n: msgspec.Raw = msgspec.Raw(b"")
+    # How much is asked for. What is no good number the engine is to judge.
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    n: Any = None
 
 
 _DECODE: Final = msgspec.json.Decoder(Body).decode
-_DECODE_WANTED: Final = msgspec.json.Decoder(Wanted).decode
 _VALUE: Final = rb'"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*){0,1000}")'
 _MODEL: Final = re.compile(rb'"model' + _VALUE, re.DOTALL)
 _ESCAPED_MODEL: Final = re.compile(
@@ -56,24 +50,6 @@ def decode(body: bytes) -> Body:
         raise BadRequest(f"the request body is not a JSON object: {error}", code="invalid_json") from None
     except RecursionError:
         raise BadRequest("the request body is nested too deeply", code="invalid_json") from None
-
-
-def most_tokens(body: bytes) -> int | None:
-    """How many tokens an answer may have, in all of its choices; None when the request does not say."""
-    try:
-        wanted = _DECODE_WANTED(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    for said in (wanted.max_completion_tokens, wanted.max_tokens, wanted.max_output_tokens):
-        most = _count(bytes(said))
-        if most:
-            return most * max(_count(bytes(wanted.n)), 1)
-    return None
-
-
-def _count(text: bytes) -> int:
-    """A whole number as JSON writes it; 0 for anything else, and for what no engine would take."""
-    return int(text) if text.isdigit() and len(text) < 10 else 0
 
 
 def find_field(body: bytes, name: str) -> str | None:

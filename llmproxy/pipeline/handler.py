@@ -20,7 +20,7 @@ from llmproxy.pipeline.explain import explain_choice
 from llmproxy.pipeline.heartbeat import expect
 from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.local import LocalAnswers
-from llmproxy.pipeline.metering import take
+from llmproxy.pipeline.metering import ask, let_pass, settle
 from llmproxy.pipeline.permit import permit
 from llmproxy.pipeline.prompt_tier import size_up, that_fit
 from llmproxy.pipeline.response_ids import ResponseIds, id_in_path
@@ -47,11 +47,14 @@ async def serve(handler: "Handler", x: Exchange) -> None:
         pool = target.pool
         room = handler.room(pool)
         tries = Tries(x, target)
-        meter = None
+        limiter, charge = handler.limiter, None
         pool.retries.request_started()
         try:
-            if handler.limiter is not None and x.identity is not None:
-                meter = await take(handler.limiter, x, x.identity)
+            if limiter is not None and x.identity is not None:
+                charge = ask(limiter, x, x.identity)
+                if charge.pending is not None:
+                    await charge.answer()
+                let_pass(x, charge)
             if target.terms.tiers:
                 size_up(x, target)
             if target.terms.heartbeat_s:
@@ -69,8 +72,8 @@ async def serve(handler: "Handler", x: Exchange) -> None:
         finally:
             tries.close()
             pool.retries.request_ended()
-            if meter is not None:
-                meter.close(x, handler.clock())
+            if limiter is not None and charge is not None:
+                settle(x, charge, limiter.unix_ms(handler.clock()))
     except ProxyError as error:
         refuse(x, error)
 

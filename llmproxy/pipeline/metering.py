@@ -1,60 +1,46 @@
 """What a request may use: asked for before a backend is chosen, put right when its answer is over."""
 
-from typing import Final
+from typing import Any, Final
 
 from llmproxy.core.identity import Identity
 from llmproxy.core.outcome import Outcome
-from llmproxy.pipeline.body import most_tokens
+from llmproxy.pipeline.body import Body
 from llmproxy.pipeline.exchange import Exchange
 from llmproxy.pipeline.readers import Tokens
+from llmproxy.policy.limits.charge import Charge
 from llmproxy.policy.limits.limiter import Limiter
-from llmproxy.policy.limits.verdict import Reservation, Verdict
 
 _REFUSED: Final = 400
 """From this status on an answer is a refusal, and took no tokens."""
+_COUNT_MAX: Final = 10**9
+"""So many tokens, or choices, no engine takes."""
 _COUNTS_ONLY: Final = frozenset({b"/tokenize", b"/detokenize", b"/v1/messages/count_tokens"})
 """Routes that say how many tokens something has, and compute none."""
 
 
-class Meter:
-    """What one request took from its limits. `close` it on every path. Without a `reservation` it takes no tokens."""
-
-    __slots__ = ("_limiter", "_reservation", "_verdict")
-
-    def __init__(self, limiter: Limiter, verdict: Verdict, reservation: Reservation | None) -> None:
-        self._limiter = limiter
-        self._verdict = verdict
-        self._reservation = reservation
-
-    def close(self, x: Exchange, now: float) -> None:
-        """The request is over: settle what it used, give back what it did not."""
-        now_ms = self._limiter.unix_ms(now)
-        reader, reservation = x.reader, self._reservation
-        if reservation is not None:
-            if reader is None or not x.answered or x.status >= _REFUSED:
-                reservation.refund(now_ms)
-            else:
-                tokens = reader.tokens
-                reservation.settle(tokens.prompt, generated(tokens, x.outcome is Outcome.OK), now_ms)
-        self._verdict.release(now_ms)
-
-
-async def take(limiter: Limiter, x: Exchange, identity: Identity) -> Meter:
-    """Take one request's worth of everything it is limited in. Raises `RateLimited`, or `Unavailable` where limits that
-    cannot be asked for are to let nobody pass."""
+def ask(limiter: Limiter, x: Exchange, identity: Identity) -> Charge:
+    """Ask for one request's worth of everything it is limited in. Close what comes back on every path."""
     # Not the time of arrival: a body may have taken minutes, and buckets must not be looked at in the past.
     now = x.site.clock()
-    reservation: Reservation | None = None
-    if generates(x):
-        verdict, reservation = await limiter.admit(
-            identity, x.model, now, prompt_bytes=len(x.request.body), max_tokens=most_tokens(x.request.body)
-        )
-    else:
-        verdict = await limiter.check_request(identity, x.model, now)
-    if not verdict.ok:
-        raise verdict.error()
-    x.limits = verdict.headers(reservation)
-    return Meter(limiter, verdict, reservation)
+    if not generates(x):
+        return limiter.check_request(identity, x.model, now)
+    return limiter.admit(identity, x.model, now, prompt_bytes=len(x.request.body), max_tokens=most_tokens(x.body))
+
+
+def let_pass(x: Exchange, charge: Charge) -> None:
+    """Raises `RateLimited`, or `Unavailable` where limits that cannot be asked for are to let nobody pass."""
+    if not charge.ok:
+        raise charge.error()
+    x.limits = charge.headers()
+
+
+def settle(x: Exchange, charge: Charge, now_ms: int) -> None:
+    """The request is over: it pays for what it used, and gives back what it did not."""
+    reader = x.reader
+    if reader is not None and x.answered and x.status < _REFUSED:
+        tokens = reader.tokens
+        charge.settle(tokens.prompt, generated(tokens, x.outcome is Outcome.OK))
+    charge.close(now_ms)
 
 
 def generates(x: Exchange) -> bool:
@@ -71,3 +57,16 @@ def generated(tokens: Tokens, whole: bool) -> int | None:
         return max(said or 0, tokens.counted(whole))
     # Embeddings and the like: what was read is told, and nothing was written.
     return 0 if said is None and tokens.prompt is not None else said
+
+
+def most_tokens(body: Body) -> int | None:
+    """How many tokens an answer may have, in all of its choices; None when the request does not say."""
+    for said in (body.max_completion_tokens, body.max_tokens, body.max_output_tokens):
+        if _counts(said):
+            return int(said) * (body.n if _counts(body.n) else 1)
+    return None
+
+
+def _counts(said: Any) -> bool:
+    """Whether it is a number of things that an engine may take."""
+    return type(said) is int and 0 < said < _COUNT_MAX

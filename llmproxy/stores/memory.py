@@ -1,6 +1,7 @@
 """Limits counted in this process: answers at once, forgets at its end."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from llmproxy.core.buckets import LEASE_WAIT_MS, period_end_ms, period_of, refill, wait_ms
 from llmproxy.core.limits import Kind, Limit, Taken
@@ -8,6 +9,10 @@ from llmproxy.core.limits import Kind, Limit, Taken
 KEYS_MAX = 100_000
 """More limits than this at once, none of them as new, cost the oldest ones their count."""
 _SWEEP_FROM = 1_000
+# Compiled, a constant costs nothing, and a member of an enum a search for its name.
+_BUCKET: Final = Kind.BUCKET
+_LEASES: Final = Kind.LEASES
+_MONTH: Final = Kind.MONTH
 
 
 class _Count:
@@ -42,17 +47,18 @@ class MemoryStore:
         reset_ms: list[int] = []
         counts: list[_Count | None] = []
         denied, longest_ms = -1, 0
-        for limit, amount in zip(limits, amounts, strict=True):
-            count = None if limit.kind is Kind.LEASES else self._current(limit, now_ms)
+        for position in range(len(limits)):
+            limit, amount = limits[position], amounts[position]
+            count = None if limit.kind is _LEASES else self._current(limit, now_ms)
             left = self._left(limit, count, now_ms)
             counts.append(count)
             remaining.append(left)
             if amount > 0:
                 wait = self._wait_ms(limit, count, amount, lease, left, now_ms)
                 if wait > longest_ms:
-                    denied, longest_ms = len(counts) - 1, wait
-        for position, limit in enumerate(limits):
-            count, amount = counts[position], amounts[position]
+                    denied, longest_ms = position, wait
+        for position in range(len(limits)):
+            limit, count, amount = limits[position], counts[position], amounts[position]
             if denied < 0 and amount > 0:
                 remaining[position] -= self._charge(limit, count, amount, lease, now_ms)
                 reset_ms.append(0 if count is None else count.new_at_ms - now_ms)
@@ -63,8 +69,9 @@ class MemoryStore:
         return Taken(now_ms, remaining, reset_ms, denied=denied, wait_ms=longest_ms)
 
     def give(self, limits: Sequence[Limit], amounts: Sequence[int], lease: str, taken: Taken, now_ms: int) -> None:
-        for limit, amount in zip(limits, amounts, strict=True):
-            if limit.kind is Kind.LEASES:
+        for position in range(len(limits)):
+            limit, amount = limits[position], amounts[position]
+            if limit.kind is _LEASES:
                 self._hold_or_release(limit, amount, lease, now_ms)
             elif amount:
                 self._correct(limit, amount, taken.at_ms, now_ms)
@@ -96,11 +103,11 @@ class MemoryStore:
 
     def seed(self, limit: Limit, remaining: int, at_ms: int) -> None:
         """Begin to count `limit` at this process's part of what was left of it at `at_ms`, unless it is counted."""
-        if limit.key in self._counts or limit.kind is Kind.LEASES:
+        if limit.key in self._counts or limit.kind is _LEASES:
             return
         count = self._current(limit, at_ms)
         left = remaining // self._share
-        count.value = left if limit.kind is Kind.BUCKET else self._part(limit.size) - left
+        count.value = left if limit.kind is _BUCKET else self._part(limit.size) - left
         self._save(limit, count, at_ms)
 
     def forget(self) -> None:
@@ -118,12 +125,13 @@ class MemoryStore:
     def _current(self, limit: Limit, now_ms: int) -> _Count:
         """The count of a bucket or budget at `now_ms`. Looking changes nothing: it is kept when it is charged."""
         count = self._counts.get(limit.key)
-        if limit.kind is Kind.BUCKET:
+        if limit.kind is _BUCKET:
             burst = self._part(limit.burst)
             if count is None:
                 return _Count(burst, 0, now_ms)
-            return _Count(*refill(count.value, count.rest, count.at_ms, limit.size, burst, now_ms, self._share))
-        period = period_of(limit.kind is Kind.MONTH, now_ms)
+            value, rest, at_ms = refill(count.value, count.rest, count.at_ms, limit.size, burst, now_ms, self._share)
+            return _Count(value, rest, at_ms)
+        period = period_of(limit.kind is _MONTH, now_ms)
         return _Count(0 if count is None or count.rest != period else count.value, period, now_ms)
 
     def _save(self, limit: Limit, count: _Count, now_ms: int) -> None:
@@ -134,7 +142,7 @@ class MemoryStore:
 
     def _left(self, limit: Limit, count: _Count | None, now_ms: int) -> int:
         if count is not None:
-            return count.value if limit.kind is Kind.BUCKET else self._part(limit.size) - count.value
+            return count.value if limit.kind is _BUCKET else self._part(limit.size) - count.value
         held = self._leases.get(limit.key)
         if held is None:
             return self._part(limit.size)
@@ -146,21 +154,21 @@ class MemoryStore:
         """How long until `amount` can be had; 0 when it can."""
         if count is None:
             return LEASE_WAIT_MS if left < 1 and lease not in self._leases.get(limit.key, ()) else 0
-        if limit.kind is Kind.BUCKET:
+        if limit.kind is _BUCKET:
             return wait_ms(count.value, count.rest, limit.size, min(amount, self._part(limit.burst)), self._share)
-        return period_end_ms(limit.kind is Kind.MONTH, count.rest) - now_ms if amount > left else 0
+        return period_end_ms(limit.kind is _MONTH, count.rest) - now_ms if amount > left else 0
 
     def _reset_ms(self, limit: Limit, count: _Count, now_ms: int) -> int:
         """How long until it is as new."""
-        if limit.kind is Kind.BUCKET:
+        if limit.kind is _BUCKET:
             return wait_ms(count.value, count.rest, limit.size, self._part(limit.burst), self._share)
-        return period_end_ms(limit.kind is Kind.MONTH, count.rest) - now_ms
+        return period_end_ms(limit.kind is _MONTH, count.rest) - now_ms
 
     def _charge(self, limit: Limit, count: _Count | None, amount: int, lease: str, now_ms: int) -> int:
         """Take it, and say how much that was."""
         if count is None:
             return self._hold_or_release(limit, amount, lease, now_ms)
-        if limit.kind is Kind.BUCKET:
+        if limit.kind is _BUCKET:
             amount = min(amount, self._part(limit.burst))
             count.value -= amount
         else:
@@ -170,12 +178,12 @@ class MemoryStore:
 
     def _correct(self, limit: Limit, amount: int, taken_at_ms: int, now_ms: int) -> None:
         count = self._current(limit, now_ms)
-        if limit.kind is Kind.BUCKET:
+        if limit.kind is _BUCKET:
             count.value -= amount
             burst = self._part(limit.burst)
             if count.value >= burst:
                 count.value, count.rest = burst, 0
-        elif count.rest == period_of(limit.kind is Kind.MONTH, taken_at_ms):
+        elif count.rest == period_of(limit.kind is _MONTH, taken_at_ms):
             count.value = max(0, count.value + amount)
         else:
             # What was taken in a period that is over is of no interest any more.

@@ -33,6 +33,8 @@ _PLACES_PART: Final = 8
 """The same of places, which come back sooner."""
 _ACCOUNTS_MAX: Final = 2_000
 _NEVER_MS: Final = 10**18
+_BUCKET: Final = Kind.BUCKET
+_LEASES: Final = Kind.LEASES
 
 
 class Account:
@@ -75,16 +77,16 @@ class Account:
     def most(self, proxies: int) -> int:
         """How much may be held."""
         limit = self.limit
-        if self.left * 2 < (limit.burst if limit.kind is Kind.BUCKET else limit.size):
+        if self.left * 2 < (limit.burst if limit.kind is _BUCKET else limit.size):
             return 0
-        if limit.kind is Kind.LEASES:
+        if limit.kind is _LEASES:
             return self.left // (_PLACES_PART * proxies)
         most = self.left // (_PART * proxies)
         return most if most >= _LEAST else 0
 
     def keep(self, amount: int, name: str, taken_at_ms: int, proxies: int) -> bool:
         """Take what is given; False when it belongs to another period, or is one place too many."""
-        if self.limit.kind is Kind.LEASES:
+        if self.limit.kind is _LEASES:
             if amount > 0 or len(self.spares) >= self.most(proxies):
                 return False
             self.spares.append(name)
@@ -97,17 +99,17 @@ class Account:
     def remaining(self) -> int:
         """Of the whole limit, as far as it is known here."""
         limit = self.limit
-        if limit.kind is Kind.LEASES:
+        if limit.kind is _LEASES:
             return self.left + len(self.spares)
         left = self.left + self.held
-        return min(left, limit.burst) if limit.kind is Kind.BUCKET else left
+        return min(left, limit.burst) if limit.kind is _BUCKET else left
 
     def reset_ms(self, now_ms: int) -> int:
         """Until it is as new."""
         limit = self.limit
-        if limit.kind is Kind.BUCKET:
+        if limit.kind is _BUCKET:
             return ((limit.burst - self.remaining()) * MINUTE_MS + limit.size - 1) // limit.size
-        return 0 if limit.kind is Kind.LEASES else self.ends_ms - now_ms
+        return 0 if limit.kind is _LEASES else self.ends_ms - now_ms
 
 
 class Advance(Pending):
@@ -148,7 +150,7 @@ class Ahead:
             if account is None or not _same(account.limit, limit):
                 return None
             amount = amounts[position]
-            if limit.kind is Kind.LEASES:
+            if limit.kind is _LEASES:
                 places += amount
                 if amount > 0 and not account.spares:
                     return None
@@ -163,7 +165,7 @@ class Ahead:
         for position, account in enumerate(found):
             amount = amounts[position]
             account.used += amount
-            if account.limit.kind is not Kind.LEASES:
+            if account.limit.kind is not _LEASES:
                 account.held -= amount
             elif amount > 0:
                 self.names[lease] = (account.limit, account.spares.pop())
@@ -238,7 +240,7 @@ class Ahead:
             if account.idle_ticks > _IDLE_TICKS or now_ms >= account.ends_ms:
                 gifts += self._close(account)
                 continue
-            if account.limit.kind is Kind.LEASES:
+            if account.limit.kind is _LEASES:
                 gifts += self._trim(account, proxies)
                 lacks = 0
             else:
@@ -281,7 +283,7 @@ class Ahead:
     def _close(self, account: Account) -> list[Gift]:
         limit = account.limit
         del self.accounts[limit.key]
-        if limit.kind is Kind.LEASES:
+        if limit.kind is _LEASES:
             return [Gift((limit,), (-1,), name, 0) for name in account.spares]
         # Of a period that is over, the script takes nothing back.
         return [Gift((limit,), (-account.held,), "", account.since_ms)] if account.held else []

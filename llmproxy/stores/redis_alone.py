@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from typing import Final
 
 from llmproxy.core.limits import Kind, Limit, Taken
 from llmproxy.stores.memory import MemoryStore
@@ -12,6 +13,7 @@ from llmproxy.stores.redis_batch import Gift
 KEYS_MAX = 20_000
 _GIFT_LIMITS = 50
 _DENY_WAIT_MS = 1_000
+_LEASES: Final = Kind.LEASES
 
 
 class OnFailure(Enum):
@@ -78,7 +80,7 @@ class Alone:
 
     def hold(self, limits: Sequence[Limit], amounts: Sequence[int], lease: str, taken: Taken, now_ms: int) -> None:
         leases = tuple(
-            limit for limit, amount in zip(limits, amounts, strict=True) if limit.kind is Kind.LEASES and amount > 0
+            limit for limit, amount in zip(limits, amounts, strict=True) if limit.kind is _LEASES and amount > 0
         )
         if leases:
             self.held[lease] = leases
@@ -88,24 +90,24 @@ class Alone:
         """Leases that were given back are held no longer."""
         if self.held.pop(lease, None) is not None:
             for limit, amount in zip(limits, amounts, strict=True):
-                if limit.kind is Kind.LEASES and amount < 0:
+                if limit.kind is _LEASES and amount < 0:
                     self.store.give((limit,), (amount,), lease, taken, now_ms)
 
     def correct(self, limits: Sequence[Limit], amounts: Sequence[int], taken: Taken, now_ms: int) -> None:
         """What was decided here turned out to be more or less."""
         for limit, amount in zip(limits, amounts, strict=True):
-            if limit.kind is not Kind.LEASES:
+            if limit.kind is not _LEASES:
                 self.store.give((limit,), (amount,), "", taken, now_ms)
 
     def unlend(self, limits: Sequence[Limit], lease: str) -> None:
         """Redis may have lent these, and not been heard."""
-        self._released.extend((limit, lease) for limit in limits if limit.kind is Kind.LEASES)
+        self._released.extend((limit, lease) for limit in limits if limit.kind is _LEASES)
 
     def owe(self, limits: Sequence[Limit], amounts: Sequence[int], lease: str, at_ms: int) -> None:
         """To be said to Redis when it is back. What is owed of one limit is added up."""
         owed = self._owed
         for limit, amount in zip(limits, amounts, strict=True):
-            if limit.kind is Kind.LEASES:
+            if limit.kind is _LEASES:
                 if amount < 0:
                     self._released.append((limit, lease))
             elif amount:

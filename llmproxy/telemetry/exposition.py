@@ -58,8 +58,8 @@ class Exposition:
             "llmproxy_heartbeats_total": metrics.heartbeats.copy(),
             "llmproxy_hedges_total": metrics.hedges.copy(),
             "llmproxy_config_reloads_total": metrics.reloads.copy(),
-            "llmproxy_tenant_requests_total": metrics.tenants.requests.copy(),
-            "llmproxy_tenant_tokens_total": metrics.tenants.tokens.copy(),
+            "llmproxy_tenant_requests_total": metrics.tenants.requests,
+            "llmproxy_tenant_tokens_total": metrics.tenants.tokens,
         }
         for name, counts in counters.items():
             _add(rows.setdefault(name, {}), counts)

@@ -11,12 +11,12 @@ The order of things:
 2. `Limiter.reserve_tokens`, after a cache had its chance: estimated prompt tokens and a learned quantile of what this
    tenant's answers from this model take, capped by the request's own maximum, from each bucket of tokens and each
    budget. `Limiter.admit` is both in one question, where nothing lies between.
-3. `Reservation.settle`, when the stream has ended: to the true usage, down or up. What goes up beyond the bucket is a
-   debt that refilling pays first. `refund` gives everything back.
-4. `Verdict.release`, on every path: the place.
+3. `Charge.settle`, when the stream has ended: the true usage, less or more than was reserved.
+4. `Charge.close`, on every path: the place is free, and what was not used goes back (all of it, if nothing was
+   settled). What was used beyond is a debt that refilling pays first.
 
-Invariants: what is charged for tokens of requests that are over is what they used; settling, refunding and releasing
-twice does nothing; within any time t no bucket passes more than burst + rate * t, and what a request used beyond its
+Invariants: what is charged for tokens of requests that are over is what they used; settling and closing twice does
+nothing; within any time t no bucket passes more than burst + rate * t, and what a request used beyond its
 reservation is paid before the next one passes. State here is bounded by numbers of tenants and models; the buckets have
 one writer, the store.
 """

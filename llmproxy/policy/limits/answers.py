@@ -1,10 +1,12 @@
 """What a client is told of its limits: the `x-ratelimit-*` headers, and why it was refused."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from llmproxy.core.errors import ProxyError, RateLimited, Unavailable
 from llmproxy.core.limits import MICRO, Kind, Limit, Taken, Unit
 
+_BUCKET: Final = Kind.BUCKET
 _EVERY = {Kind.BUCKET: "a minute", Kind.DAY: "a day", Kind.MONTH: "a month", Kind.LEASES: "at the same time"}
 
 
@@ -25,11 +27,14 @@ Shown = tuple[int, int, int]
 
 
 def tightest(limits: Sequence[Limit], taken: Taken, unit: Unit) -> Shown | None:
-    """Of the buckets of `unit`, the one with the least in it: it is the one that counts."""
+    """Of the buckets of `unit`, the one with the least in it: it is the one that counts. `taken` may tell of fewer or
+    of more than `limits`."""
     least: Shown | None = None
-    for limit, remaining, reset_ms in zip(limits, taken.remaining, taken.reset_ms, strict=False):
-        if limit.unit is unit and limit.kind is Kind.BUCKET and (least is None or remaining < least[1]):
-            least = (limit.burst, remaining, reset_ms)
+    remaining, reset_ms = taken.remaining, taken.reset_ms
+    for position in range(min(len(limits), len(remaining))):
+        limit = limits[position]
+        if limit.unit is unit and limit.kind is _BUCKET and (least is None or remaining[position] < least[1]):
+            least = (limit.burst, remaining[position], reset_ms[position])
     return least
 
 

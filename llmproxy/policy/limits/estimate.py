@@ -1,7 +1,8 @@
 """How many tokens a request will take, learned from those before it."""
 
-import math
 from collections import OrderedDict
+
+from llmproxy.policy.limits.recent import Remembered, make_room
 
 TOKENS_PER_BYTE = 0.25
 """Of English, until it is learned."""
@@ -14,17 +15,61 @@ _EVERY = 8
 """The quantile is found anew after so many answers, and at once while there are few."""
 
 
-class _Outputs:
-    """Lengths of answers, in bins that double every second one; the older half fades. And the tokens of a byte."""
+class Lengths(Remembered):
+    """Of answers, in bins that double every second one; the older half fades. And the tokens of a prompt's byte. Where
+    little is known yet, `general` counts: what is known of all."""
 
-    __slots__ = ("bins", "bytes", "count", "quantile", "tokens")
+    __slots__ = ("_bins", "_bytes", "_count", "_general", "_quantile", "_tokens", "_usual")
 
-    def __init__(self) -> None:
-        self.bins = [0.0] * _BINS
-        self.count = 0.0
-        self.quantile = 0
-        self.tokens = TOKENS_PER_BYTE * 4096
-        self.bytes = 4096.0
+    def __init__(self, quantile: float, general: "Lengths | None") -> None:
+        super().__init__()
+        self._quantile = quantile
+        self._general = general
+        self._bins = [0] * _BINS
+        self._count = 0
+        self._usual = 0
+        self._tokens = TOKENS_PER_BYTE * 4096
+        self._bytes = 4096.0
+
+    def output_tokens(self, max_tokens: int | None = None) -> int:
+        """What to reserve for an answer, at least 1."""
+        found: Lengths | None = self if self._count >= _ENOUGH else self._general
+        tokens = _OUTPUT_TOKENS if found is None or found._count < _ENOUGH else found._usual
+        return max(1, tokens if max_tokens is None or max_tokens > tokens else max_tokens)
+
+    def prompt_tokens(self, prompt_bytes: int) -> int:
+        """Estimated from its size, at least 1."""
+        found = self if self._count or self._general is None else self._general
+        tokens = int(prompt_bytes * found._tokens / found._bytes + 0.5)
+        return tokens if tokens else 1
+
+    def learn(self, output_tokens: int, prompt_tokens: int = 0, prompt_bytes: int = 0) -> None:
+        """An answer was so long, and a prompt of so many bytes had so many tokens (0: not known)."""
+        self.seen = self._count > 0
+        bin = _bin_of(output_tokens)
+        self._learn(bin, prompt_tokens, prompt_bytes)
+        if self._general is not None:
+            self._general._learn(bin, prompt_tokens, prompt_bytes)
+
+    def _learn(self, bin: int, prompt_tokens: int, prompt_bytes: int) -> None:
+        self._bins[bin] += 1
+        self._count += 1
+        if self._count > _HALVE_AT:
+            self._bins = [number // 2 for number in self._bins]
+            self._count = sum(self._bins)
+        if prompt_tokens > 0 and prompt_bytes > 0:
+            self._tokens += prompt_tokens
+            self._bytes += prompt_bytes
+            if self._bytes > 1 << 20:
+                self._tokens /= 2
+                self._bytes /= 2
+        if self._count > 2 * _ENOUGH and self._count % _EVERY:
+            return
+        wanted, number = self._count * self._quantile, 0
+        while number < _BINS - 1 and wanted > self._bins[number]:
+            wanted -= self._bins[number]
+            number += 1
+        self._usual = round(2 ** ((number + 1) / 2))
 
 
 class Estimator:
@@ -34,67 +79,24 @@ class Estimator:
     def __init__(self, quantile: float = 0.8, pairs_max: int = 2000) -> None:
         self._quantile = quantile
         self._pairs_max = pairs_max
-        self._known: OrderedDict[tuple[str, str], _Outputs] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Lengths] = OrderedDict()
 
-    def output_tokens(self, tenant: str, model: str | None, max_tokens: int | None = None) -> int:
-        """What to reserve for an answer, at least 1."""
-        known = self._known
-        name = model or ""
-        found = known.get((tenant, name))
-        if found is None or found.count < _ENOUGH:
-            found = known.get(("", name))
-        tokens = _OUTPUT_TOKENS if found is None or found.count < _ENOUGH else found.quantile
-        return max(1, tokens if max_tokens is None or max_tokens > tokens else max_tokens)
-
-    def prompt_tokens(self, tenant: str, model: str | None, prompt_bytes: int) -> int:
-        """Estimated from its size, at least 1."""
-        found = self._known.get((tenant, model or "")) or self._known.get(("", model or ""))
-        ratio = TOKENS_PER_BYTE if found is None else found.tokens / found.bytes
-        return max(1, round(prompt_bytes * ratio))
-
-    def learn(
-        self, tenant: str, model: str | None, output_tokens: int, prompt_tokens: int = 0, prompt_bytes: int = 0
-    ) -> None:
-        """An answer was so long, and a prompt of so many bytes had so many tokens (0: not known)."""
-        name, bin = model or "", _bin_of(output_tokens)
-        self._learn(self._outputs((tenant, name)), bin, prompt_tokens, prompt_bytes)
-        self._learn(self._outputs(("", name)), bin, prompt_tokens, prompt_bytes)
+    def of(self, tenant: str, model: str) -> Lengths:
+        """What is known of this tenant's requests for this model, until it is forgotten."""
+        known, key = self._known, (tenant, model)
+        found = known.get(key)
+        if found is None:
+            general = self.of("", model) if tenant else None
+            if general is not None:
+                general.seen = True
+            make_room(known, self._pairs_max)
+            found = known[key] = Lengths(self._quantile, general)
+        return found
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def _outputs(self, key: tuple[str, str]) -> _Outputs:
-        known = self._known
-        found = known.get(key)
-        if found is None:
-            found = known[key] = _Outputs()
-            if len(known) > self._pairs_max:
-                known.popitem(last=False)
-        else:
-            known.move_to_end(key)
-        return found
-
-    def _learn(self, found: _Outputs, bin: int, prompt_tokens: int, prompt_bytes: int) -> None:
-        found.bins[bin] += 1
-        found.count += 1
-        if found.count > _HALVE_AT:
-            found.bins = [number / 2 for number in found.bins]
-            found.count /= 2
-        if prompt_tokens > 0 and prompt_bytes > 0:
-            found.tokens += prompt_tokens
-            found.bytes += prompt_bytes
-            if found.bytes > 1 << 20:
-                found.tokens /= 2
-                found.bytes /= 2
-        if found.count > 2 * _ENOUGH and found.count % _EVERY >= 1:
-            return
-        wanted, number = found.count * self._quantile, 0
-        while number < _BINS - 1 and wanted > found.bins[number]:
-            wanted -= found.bins[number]
-            number += 1
-        found.quantile = round(2 ** ((number + 1) / 2))
-
 
 def _bin_of(tokens: int) -> int:
     """Bin b is up to 2^((b+1)/2) tokens."""
-    return 0 if tokens < 2 else min(_BINS - 1, math.ceil(2 * math.log2(tokens)) - 1)
+    return 0 if tokens < 2 else min(_BINS - 1, (tokens * tokens - 1).bit_length() - 1)

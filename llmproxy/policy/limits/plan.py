@@ -1,30 +1,76 @@
 """Which limits a request meets, and under which keys they are counted."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from llmproxy.core.identity import Identity
 from llmproxy.core.limits import Kind, Limit, Quota, Scope, Tier, Unit
+from llmproxy.policy.limits.estimate import Lengths
+from llmproxy.policy.limits.usage import Usage
+
+
+class Tally:
+    """Of a tier's requests, how many passed, and how many did not for what was short (`requests`, `tokens`, `money`,
+    `concurrency`, `store`)."""
+
+    __slots__ = ("passed", "refused")
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.refused: Counter[str] = Counter()
 
 
 class Plan:
     """The limits of all requests of one key for one model: `first` are met before the cache (requests, places, and the
-    buckets of tokens, which are only looked at), `tokens` after it. Made once, and used by every such request."""
+    buckets of tokens, which are only looked at), `tokens` after it, and `all` where there is none. Of these, `kept` are
+    those that something goes back to: places (`leases`, by the amounts `released`) and tokens. Made once, and used by
+    every such request, with what these are counted and estimated by."""
 
-    __slots__ = ("all", "first", "first_amounts", "has_leases", "key_quota", "looked_at", "tokens")
+    __slots__ = (
+        "all",
+        "first",
+        "first_amounts",
+        "kept",
+        "key_quota",
+        "leases",
+        "lengths",
+        "ones",
+        "released",
+        "tally",
+        "tokens",
+        "usage",
+    )
 
-    def __init__(self, requests: tuple[Limit, ...], tokens: tuple[Limit, ...], key_quota: Quota | None) -> None:
+    def __init__(
+        self,
+        requests: tuple[Limit, ...],
+        tokens: tuple[Limit, ...],
+        key_quota: Quota | None,
+        usage: Usage,
+        lengths: Lengths,
+        tally: Tally,
+    ) -> None:
+        self.usage = usage
+        self.lengths = lengths
+        self.tally = tally
         buckets = tuple(limit for limit in tokens if limit.kind is Kind.BUCKET)
+        self.ones = (1,) * len(requests)
         self.first = requests + buckets
-        self.first_amounts = (1,) * len(requests) + (0,) * len(buckets)
-        self.looked_at = len(requests)
+        self.first_amounts = self.ones + (0,) * len(buckets)
         self.tokens = tokens
         self.all = requests + tokens
-        self.has_leases = any(limit.kind is Kind.LEASES for limit in requests)
+        self.leases = tuple(limit for limit in requests if limit.kind is Kind.LEASES)
+        self.released = (-1,) * len(self.leases)
+        self.kept = self.leases + tokens
         self.key_quota = key_quota
         """What it was made from, to notice a key that was changed."""
 
 
-def make_plan(identity: Identity, tier: Tier, override: Quota | None, model: str | None) -> Plan:
+Limits = tuple[tuple[Limit, ...], tuple[Limit, ...]]
+"""Of requests and places, and of tokens."""
+
+
+def limits_of(identity: Identity, tier: Tier, override: Quota | None, model: str | None) -> Limits:
     """The limits that `identity` meets when it asks for `model`."""
     scope = Scope.IP if identity.anonymous else Scope.TENANT
     tenant = _safe(identity.tenant)
@@ -35,7 +81,7 @@ def make_plan(identity: Identity, tier: Tier, override: Quota | None, model: str
         quotas.append((f"k:{tenant}:{_safe(identity.key_name)}", Scope.KEY, identity.limits))
     requests = tuple(limit for prefix, scope, quota in quotas for limit in _of_requests(prefix, scope, quota))
     tokens = tuple(limit for prefix, scope, quota in quotas for limit in _of_tokens(prefix, scope, quota))
-    return Plan(requests, tokens, identity.limits)
+    return requests, tokens
 
 
 def _of_requests(prefix: str, scope: Scope, quota: Quota) -> Iterator[Limit]:

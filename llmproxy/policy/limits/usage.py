@@ -1,44 +1,43 @@
 """What each tenant used, as far as this process knows: for the admin API and for metrics. Bounded in tenants."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from llmproxy.core.limits import MICRO
+from llmproxy.policy.limits.recent import Remembered, make_room
 
 TENANTS_MAX = 1000
 
 
-@dataclass(slots=True)
-class Usage:
+class Usage(Remembered):
     """Since the process began, or since the tenant was last forgotten."""
 
-    tier: str
-    passed: int = 0
-    refused: int = 0
-    in_flight: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_micro: int = 0
+    __slots__ = ("completion_tokens", "cost_micro", "in_flight", "passed", "prompt_tokens", "refused", "tier")
+
+    def __init__(self, tier: str) -> None:
+        super().__init__()
+        self.tier = tier
+        self.passed = 0
+        self.refused = 0
+        self.in_flight = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.cost_micro = 0
 
 
 class UsageTable:
-    """By tenant; of more than `tenants_max`, those least recently seen are forgotten."""
+    """By tenant; of more than `tenants_max`, those not seen for longest are forgotten."""
 
     def __init__(self, tenants_max: int = TENANTS_MAX) -> None:
         self._tenants_max = tenants_max
         self._known: OrderedDict[str, Usage] = OrderedDict()
 
     def of(self, tenant: str, tier: str) -> Usage:
-        """What to count a request of `tenant` in."""
-        known = self._known
-        usage = known.get(tenant)
+        """What to count the requests of `tenant` in, until it is forgotten."""
+        usage = self._known.get(tenant)
         if usage is None:
-            usage = known[tenant] = Usage(tier)
-            if len(known) > self._tenants_max:
-                known.popitem(last=False)
-        else:
-            known.move_to_end(tenant)
-            usage.tier = tier
+            make_room(self._known, self._tenants_max)
+            usage = self._known[tenant] = Usage(tier)
+        usage.tier = tier
         return usage
 
     def get(self, tenant: str) -> Usage | None:

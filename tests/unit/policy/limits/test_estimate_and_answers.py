@@ -49,45 +49,45 @@ def test_a_share_of_answers_is_not_longer_than_what_is_reserved():
     estimator = Estimator(quantile=0.8)
     lengths = [int(rng.lognormvariate(5, 1)) + 1 for _ in range(2000)]
     for length in lengths:
-        estimator.learn("t", "m", length)
-    reserved = estimator.output_tokens("t", "m")
+        estimator.of("t", "m").learn(length)
+    reserved = estimator.of("t", "m").output_tokens()
     assert 0.75 <= sum(length <= reserved for length in lengths) / len(lengths) <= 0.92
 
 
 def test_it_follows_a_change():
     estimator = Estimator()
     for _ in range(500):
-        estimator.learn("t", "m", 1000)
+        estimator.of("t", "m").learn(1000)
     for _ in range(600):
-        estimator.learn("t", "m", 10)
-    assert estimator.output_tokens("t", "m") <= 12
+        estimator.of("t", "m").learn(10)
+    assert estimator.of("t", "m").output_tokens() <= 12
 
 
 def test_a_new_tenant_begins_with_what_others_of_the_model_use():
     estimator = Estimator()
-    assert estimator.output_tokens("a", "m") == 256
-    assert estimator.prompt_tokens("a", "m", 4000) == 1000
+    assert estimator.of("a", "m").output_tokens() == 256
+    assert estimator.of("a", "m").prompt_tokens(4000) == 1000
     for _ in range(20):
-        estimator.learn("a", "m", 40, prompt_tokens=500, prompt_bytes=1000)
-    assert estimator.output_tokens("b", "m") == 45
-    assert estimator.output_tokens("b", "m", max_tokens=3) == 3
-    assert 1600 <= estimator.prompt_tokens("b", "m", 4000) <= 2000
-    assert estimator.output_tokens("b", "other") == 256
+        estimator.of("a", "m").learn(40, prompt_tokens=500, prompt_bytes=1000)
+    assert estimator.of("b", "m").output_tokens() == 45
+    assert estimator.of("b", "m").output_tokens(max_tokens=3) == 3
+    assert 1600 <= estimator.of("b", "m").prompt_tokens(4000) <= 2000
+    assert estimator.of("b", "other").output_tokens() == 256
 
 
 def test_never_nothing():
     estimator = Estimator()
     for _ in range(20):
-        estimator.learn("a", "m", 0)
-    assert estimator.output_tokens("a", "m") >= 1
-    assert estimator.output_tokens("a", "m", max_tokens=0) == 1
-    assert estimator.prompt_tokens("a", "m", 0) == 1
+        estimator.of("a", "m").learn(0)
+    assert estimator.of("a", "m").output_tokens() >= 1
+    assert estimator.of("a", "m").output_tokens(max_tokens=0) == 1
+    assert estimator.of("a", "m").prompt_tokens(0) == 1
 
 
 def test_the_least_recently_used_is_forgotten():
     estimator = Estimator(pairs_max=4)
     for number in range(10):
         for _ in range(10):
-            estimator.learn(f"t{number}", "m", 1000)
+            estimator.of(f"t{number}", "m").learn(1000)
     assert len(estimator) == 4
-    assert estimator.output_tokens("t0", "m") == estimator.output_tokens("new", "m") == 1024
+    assert estimator.of("t0", "m").output_tokens() == estimator.of("new", "m").output_tokens() == 1024
