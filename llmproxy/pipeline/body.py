@@ -11,22 +11,34 @@ import msgspec
 from llmproxy.core.errors import BadRequest
 
 
+class StreamOptions(msgspec.Struct, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """Those that engines know. Others are kept as a dict."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
+
+
 class Body(msgspec.Struct, gc=False):
-    """The top-level fields of a JSON request that routing reads; everything else is skipped over."""
+    """The top-level fields of a JSON request that routing reads; everything else is skipped over. What is no such value
+    after all is whatever it is, or `...` where it is large."""
 
-    model: Any = None
-    stream: Any = None
-    stream_options: Any = None
-    previous_response_id: Any = None
-    store: Any = None
-    # How much is asked for. What is no good number the engine is to judge.
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    n: Any = None
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    previous_response_id: str | None = None
+    store: bool | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    n: int | None = None
 
 
+_ODD_MAX_BYTES: Final = 10_000
 _DECODE: Final = msgspec.json.Decoder(Body).decode
+_DECODE_ODD: Final = msgspec.json.Decoder(
+    msgspec.defstruct("Odd", [(name, msgspec.Raw, msgspec.Raw(b"null")) for name in Body.__struct_fields__], gc=False)
+).decode
 _VALUE: Final = rb'"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*){0,1000}")'
 _MODEL: Final = re.compile(rb'"model' + _VALUE, re.DOTALL)
 _ESCAPED_MODEL: Final = re.compile(
@@ -46,10 +58,32 @@ def decode(body: bytes) -> Body:
     """Decode a JSON request. Raises `BadRequest`."""
     try:
         return _DECODE(body)
+    except msgspec.ValidationError:
+        return _decode_odd(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the request body is not a JSON object: {error}", code="invalid_json") from None
     except RecursionError:
         raise BadRequest("the request body is nested too deeply", code="invalid_json") from None
+
+
+def _decode_odd(body: bytes) -> Body:
+    """One whose fields are of other types, which is for engines to judge. Nothing large is decoded: JSON's shortest
+    lists take twenty times their size as objects."""
+    try:
+        odd = _DECODE_ODD(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the request body is not a JSON object: {error}", code="invalid_json") from None
+    return Body(**{name: _value_of(getattr(odd, name)) for name in Body.__struct_fields__})
+
+
+def _value_of(raw: msgspec.Raw) -> Any:
+    if len(raw) > _ODD_MAX_BYTES:
+        return ...
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        # A number larger than any.
+        return ...
 
 
 def find_field(body: bytes, name: str) -> str | None:
@@ -89,11 +123,11 @@ def with_model(body: bytes, name: str) -> bytes:
 def _effective(body: bytes, spans: list[tuple[int, int]]) -> tuple[int, int]:
     """The one whose change the decoder sees, found by halving: what counts is left to the decoder, which is many times
     faster than any search for the top level in Python."""
-    marked = f"{_DECODE(body).model}'"
+    marked = f"{decode(body).model}'"
     mark = msgspec.json.encode(marked)
     while len(spans) > 1:
         upper = spans[len(spans) // 2 :]
-        found = _DECODE(_splice(body, upper, mark)).model == marked
+        found = decode(_splice(body, upper, mark)).model == marked
         spans = upper if found else spans[: len(spans) // 2]
     return spans[0]
 
@@ -107,9 +141,17 @@ def _splice(body: bytes, spans: list[tuple[int, int]], value: bytes) -> bytes:
     return b"".join((*parts, body[position:]))
 
 
+def asks_for_usage(options: Any) -> bool:
+    """Whether a stream's options ask for `usage` at its end."""
+    if isinstance(options, dict):
+        return bool(options.get("include_usage"))
+    return isinstance(options, StreamOptions) and options.include_usage is True
+
+
 def with_usage(body: bytes, options: Any) -> bytes:
     """`body` asking for `usage` at the end of the stream. Appended last, because the last of two equal keys counts."""
-    merged = {**options, "include_usage": True} if isinstance(options, dict) else {"include_usage": True}
+    others = msgspec.to_builtins(options) if isinstance(options, StreamOptions) else options
+    merged = {**others, "include_usage": True} if isinstance(others, dict) else {"include_usage": True}
     head = body.rstrip()
     return b'%b,"stream_options":%b}' % (head[:-1], msgspec.json.encode(merged))
 

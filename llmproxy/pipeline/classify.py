@@ -83,8 +83,7 @@ def _rewrite(x: Exchange, name: str) -> None:
 
 def _lacks_usage(x: Exchange, target: Target) -> bool:
     """Whether a stream is to be counted whose client has not asked for token counts."""
-    options = x.body.stream_options
-    asked = isinstance(options, dict) and bool(options.get("include_usage"))
+    asked = bodies.asks_for_usage(x.body.stream_options)
     return target.terms.inject_usage and x.body.stream is True and not asked and x.route.path in ENDS_WITH_DONE
 
 

@@ -62,11 +62,11 @@ def generated(tokens: Tokens, whole: bool) -> int | None:
 def most_tokens(body: Body) -> int | None:
     """How many tokens an answer may have, in all of its choices; None when the request does not say."""
     for said in (body.max_completion_tokens, body.max_tokens, body.max_output_tokens):
-        if _counts(said):
-            return int(said) * (body.n if _counts(body.n) else 1)
+        if most := _count(said):
+            return most * (_count(body.n) or 1)
     return None
 
 
-def _counts(said: Any) -> bool:
-    """Whether it is a number of things that an engine may take."""
-    return type(said) is int and 0 < said < _COUNT_MAX
+def _count(said: Any) -> int:
+    """A number of things that an engine may take; 0 for anything else."""
+    return said if type(said) is int and 0 < said < _COUNT_MAX else 0

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from llmproxy.core.errors import BadRequest
-from llmproxy.pipeline.body import decode, find_field, multipart_model, with_model, with_usage
+from llmproxy.pipeline.body import asks_for_usage, decode, find_field, multipart_model, with_model, with_usage
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,34 @@ def test_only_what_routing_needs():
         b'{"messages": [{"role": "user"}], "model": "m", "stream": true, "stream_options": {"a": 1}, "x": 1e999}'
     )
     assert (body.model, body.stream, body.stream_options, body.previous_response_id) == ("m", True, {"a": 1}, None)
+
+
+@pytest.mark.parametrize("name", ["model", "stream", "stream_options", "store", "previous_response_id", "n"])
+@pytest.mark.parametrize(("opening", "item", "closing"), [(b"[", b"[]", b"]"), (b"{", b'"a":[]', b"}")])
+def test_what_is_large_and_of_another_type_is_not_decoded(name, opening, item, closing):
+    body = b'{"%b":%b%b%b}' % (name.encode(), opening, b",".join([item] * 100_000), closing)
+    tracemalloc.start()
+    try:
+        assert getattr(decode(body), name) is ...
+        assert tracemalloc.get_traced_memory()[1] < len(body) / 10
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "asks"),
+    [
+        (b"null", False),
+        (b'{"include_usage": true}', True),
+        (b'{"include_usage": false}', False),
+        (b'{"include_usage": true, "of_tomorrow": 1.5}', True),
+        (b'{"include_usage": 1}', True),
+        (b'{"continuous_usage_stats": true}', False),
+        (b'"include_usage"', False),
+    ],
+)
+def test_whether_a_stream_asks_for_its_usage(options, asks):
+    assert asks_for_usage(decode(b'{"stream_options": %b}' % options).stream_options) is asks
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from llmproxy.pipeline.metering import most_tokens
         (b'{"max_tokens": 7, "n": 3}', 21),
         (b'{"max_tokens": null, "n": null}', None),
         (b'{"max_tokens": -7}', None),
-        (b'{"max_tokens": 1e300, "n": 1e300}', None),
+        (b'{"max_tokens": 1e400, "n": 1e400}', None),
         (b'{"max_tokens": [[7]], "n": {"a": 1}}', None),
         (b'{"max_tokens": 7, "n": "x"}', 7),
         (b'{"max_tokens": "7"}', None),
