@@ -17,8 +17,8 @@ HOT = {
         "relay settings upstream watchers"
     ),
     "llmproxy/pipeline": (
-        "account answer answering attempt classify events exchange handler heads heartbeat ids links metering readers "
-        "room routes shape site snapshot terms tries upload"
+        "account answer answering attempt classify event_reader events exchange handler heads heartbeat ids links "
+        "metering readers room routes shape site snapshot terms tries upload"
     ),
     "llmproxy/policy/health": "breaker registry slow_start window",
     "llmproxy/policy/retry": "budget",

@@ -2,10 +2,11 @@
 
 from llmproxy.core.errors import ProxyError
 from llmproxy.pipeline.answer import error_answer, error_event
+from llmproxy.pipeline.event_reader import EventReader
 from llmproxy.pipeline.exchange import NEVER, Exchange
 from llmproxy.pipeline.heads import answer_head
 from llmproxy.pipeline.heartbeat import carry_on, end
-from llmproxy.pipeline.readers import AnswerReader, EventReader
+from llmproxy.pipeline.readers import AnswerReader
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.upstream import NO_HEAD
 

@@ -14,9 +14,10 @@ from llmproxy.core.request import Request
 from llmproxy.core.step import Signal, Steps
 from llmproxy.pipeline import body as bodies
 from llmproxy.pipeline.answer import error_event, status_line
+from llmproxy.pipeline.event_reader import EventReader
 from llmproxy.pipeline.links import Link
 from llmproxy.pipeline.prompts import prompt_of
-from llmproxy.pipeline.readers import AnswerReader, EventReader, PlainReader, Watcher, WholeReader
+from llmproxy.pipeline.readers import AnswerReader, PlainReader, Watcher, WholeReader
 from llmproxy.pipeline.routes import Route
 from llmproxy.pipeline.site import Site
 from llmproxy.pipeline.snapshot import Snapshot, Target

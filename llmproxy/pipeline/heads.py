@@ -5,9 +5,9 @@ from typing import Final
 
 from llmproxy.pipeline.answer import status_line
 from llmproxy.pipeline.cors import without_cors
+from llmproxy.pipeline.event_reader import EventReader
 from llmproxy.pipeline.exchange import Exchange
 from llmproxy.pipeline.links import Link
-from llmproxy.pipeline.readers import EventReader
 from llmproxy.pipeline.routes import wire_path
 from llmproxy.pipeline.snapshot import Target
 from llmproxy.wire.relay import Framing, Relay

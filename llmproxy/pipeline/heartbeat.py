@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from llmproxy.core.errors import EngineSaid, ProxyError, UpstreamFailed
 from llmproxy.pipeline.answer import error_event, status_line
+from llmproxy.pipeline.event_reader import EventReader
 from llmproxy.pipeline.exchange import ENDS_WITH_DONE, Exchange, Phase
-from llmproxy.pipeline.readers import AnswerReader, EventReader, WholeReader
+from llmproxy.pipeline.readers import AnswerReader, WholeReader
 from llmproxy.pipeline.routes import Dialect
 from llmproxy.policy.admission.ticket import Ticket
 from llmproxy.wire.relay import Framing, Relay

@@ -3,8 +3,8 @@
 from llmproxy.core.backend import Backend
 from llmproxy.core.errors import ProxyError, UpstreamFailed
 from llmproxy.core.outcome import Outcome
+from llmproxy.pipeline.event_reader import EventReader
 from llmproxy.pipeline.exchange import Exchange
-from llmproxy.pipeline.readers import EventReader
 from llmproxy.pipeline.snapshot import Target
 from llmproxy.policy.retry.rules import Ended, RetryState, Subject, Verdict, decide
 from llmproxy.wire.relay import Relay

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.core.outcome import Outcome
-from llmproxy.pipeline.readers import EVENT_MAX_BYTES, EventReader
+from llmproxy.pipeline.event_reader import EVENT_MAX_BYTES, EventReader
 from llmproxy.telemetry.metrics import Histogram
 from llmproxy.wire.relay import DROP, HOLD, PASS
 

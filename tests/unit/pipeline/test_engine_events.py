@@ -4,7 +4,8 @@ out): before its first token it is tried again, after it the client is told."""
 import pytest
 
 from llmproxy.core.outcome import Outcome
-from llmproxy.pipeline.readers import EventReader, WholeReader
+from llmproxy.pipeline.event_reader import EventReader
+from llmproxy.pipeline.readers import WholeReader
 from llmproxy.telemetry.metrics import Histogram
 from llmproxy.wire.relay import HOLD, PASS
 

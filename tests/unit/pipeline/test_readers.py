@@ -5,7 +5,8 @@ import json
 import pytest
 
 from llmproxy.core.outcome import Outcome
-from llmproxy.pipeline.readers import HELD_MAX_BYTES, EventReader, PlainReader, WholeReader
+from llmproxy.pipeline.event_reader import EventReader
+from llmproxy.pipeline.readers import HELD_MAX_BYTES, PlainReader, WholeReader
 from llmproxy.telemetry.metrics import Histogram
 from llmproxy.wire.relay import DROP, HOLD, PASS
 

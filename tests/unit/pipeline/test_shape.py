@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.pipeline.readers import EventReader
+from llmproxy.pipeline.event_reader import EventReader
 from llmproxy.pipeline.shape import Shape
 from llmproxy.telemetry.metrics import Histogram
 
