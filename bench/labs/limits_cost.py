@@ -1,8 +1,8 @@
 """What limits add to a request: real proxies without limits, with limits in memory and in Redis, side by side.
 
-The benchmark's own upstream, load generator and pinning, each proxy in turns, so that what else the machine does hits
-all of them. What is added is found in each round by itself; the median of the rounds is held against the bound. CPU is
-that of the proxy's process, Redis runs where the load runs.
+The benchmark's own upstream, load generator and pinning, each proxy in turns of a second, so that what else the machine
+does hits all of them. What is added is found in each round by itself; the median of the rounds is held against the
+bound. CPU is that of the proxy's process, Redis runs where the load runs.
 
 Twice: with 2,000 requests a second on schedule, and at full load. It is the compiled build that is judged, as in the
 rest of the benchmark, and plain Python where that was not built (python -m bench.install).
@@ -35,7 +35,7 @@ from bench.peers.llmproxy import CompiledLlmproxy, Llmproxy
 from bench.scale import Scale
 from bench.session import PeerFailed, Values, interleave, open_session
 
-_SCALE = Scale(requests_rounds=5, requests_s=2.0, rps_s=2.0)
+_SCALE = Scale(requests_rounds=15, requests_s=1.0, rps_s=1.0)
 _LIMITS = """\
 auth: {{anonymous: lab}}
 tiers: {{lab: {{requests_per_minute: 1G, tokens_per_minute: 1G, concurrency: 1M{burst}}}}}
@@ -122,5 +122,5 @@ def _lab(burst: str) -> Callable[[Stage], Awaitable[list[Finding]]]:
     return run
 
 
-LAB = Lab("limits-cost", "What limits add to a request, 2,000 a second", _lab(""), 180.0, on_request=True)
-EACH_LAB = Lab("limits-cost-each", "The same, each asked for", _lab(_NARROW), 180.0, on_request=True)
+LAB = Lab("limits-cost", "What limits add to a request, 2,000 a second", _lab(""), 300.0, on_request=True)
+EACH_LAB = Lab("limits-cost-each", "The same, each asked for", _lab(_NARROW), 300.0, on_request=True)
