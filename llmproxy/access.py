@@ -75,7 +75,7 @@ class Access:
         before = self._store, self._issuer
         (self._store, self._issuer), self._next = self._next, (None, None)
         if self._store is not None:
-            self._store.keys.stale_for_s = config.auth.stale_for
+            self._store.keys.configure(config.auth.stale_for, frozenset(config.all_tiers))
         await self._end(before)
         said = _in_words(config)
         if said != self._said:
@@ -104,7 +104,7 @@ class Access:
         from llmproxy.stores.redis_client import RedisClient
 
         client = RedisClient(url)
-        keys = LiveKeys(config.auth.stale_for)
+        keys = LiveKeys(config.auth.stale_for, frozenset(config.all_tiers))
         sync = KeySync(RedisKeys(client.ask), keys, wall=self._wall, close=client.aclose)
         sync.start()
         return _Store(url, keys, sync)

@@ -104,7 +104,6 @@ class Routes:
             raise AdminError(400, "invalid_json", "POST a JSON object of limits here, or null to drop them") from None
         if values is not None and not isinstance(values, dict):
             raise AdminError(400, "invalid_limits", "limits are a JSON object, or null to drop them")
-        self._deps.audit(request.headers, "set limits", {"tenant": name, "limits": values})
         try:
             await self._deps.set_limits(name, values)
         except ValueError as error:
@@ -112,6 +111,7 @@ class Routes:
         except ConnectionError:
             message = "the store of limits is out of reach; nothing was changed"
             raise AdminError(503, "limits_unavailable", message) from None
+        self._deps.audit(request.headers, "set limits", {"tenant": name, "limits": values})
         return web.json_response({"tenant": name, "override": values})
 
     async def reload(self, request: web.Request) -> web.Response:

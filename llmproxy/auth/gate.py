@@ -7,7 +7,7 @@ from llmproxy.auth import refusals
 from llmproxy.auth.authenticator import Authenticator
 from llmproxy.auth.credential import KEY_MAX_BYTES, credential_of
 from llmproxy.auth.refusals import Refused
-from llmproxy.core.errors import ProxyError
+from llmproxy.core.errors import Forbidden, ProxyError
 from llmproxy.core.identity import Identity
 
 
@@ -34,6 +34,9 @@ class Gate:
             identity = self._identify(authorization, headers)
         except Refused as error:
             self._results[error.reason] += 1
+            raise
+        except Forbidden:
+            self._results["forbidden"] += 1
             raise
         except ProxyError:
             self._results["unavailable"] += 1

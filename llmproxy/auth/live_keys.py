@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from llmproxy.auth import refusals
 from llmproxy.auth.credential import Credential
 from llmproxy.auth.verified import Verified
+from llmproxy.core.errors import Forbidden
 from llmproxy.core.identity import Identity
 from llmproxy.stores.key_record import decode
 
@@ -22,8 +23,10 @@ class LiveKeys:
     """`replace`, `change`, `confirm` and `lost` are for the loop; times are Unix seconds. Records stay JSON until their
     key is used, because most are not."""
 
-    def __init__(self, stale_for_s: float) -> None:
+    def __init__(self, stale_for_s: float, tiers: frozenset[str] = frozenset()) -> None:
+        """`tiers`: those there are (empty: not known). A key of another is refused: it would have no limits."""
         self.stale_for_s = stale_for_s
+        self._tiers = tiers
         self._records: dict[bytes, bytes] = {}
         self._verified = Verified()
         self._confirmed_at: float | None = None
@@ -60,9 +63,18 @@ class LiveKeys:
             raise refusals.revoked()
         if record.expires_at is not None and now >= record.expires_at:
             raise refusals.expired()
+        if self._tiers and record.tier not in self._tiers:
+            raise Forbidden("this key is of a tier that this proxy does not have", code="unknown_tier")
         identity = record.identity()
         self._verified.good(digest, identity, _FOR_EVER if record.expires_at is None else record.expires_at)
         return identity
+
+    def configure(self, stale_for_s: float, tiers: frozenset[str]) -> None:
+        """After a reload."""
+        self.stale_for_s = stale_for_s
+        if tiers != self._tiers:
+            self._tiers = tiers
+            self._verified.clear()
 
     # -- from the loop ---------------------------------------------------------------------------------------------
 

@@ -20,16 +20,21 @@ from rich.text import Text
 from llmproxy.auth.desk import DeskError, KeyDesk, Stored
 from llmproxy.auth.mint import RANDOM_BYTES
 from llmproxy.config import ConfigError, load
+from llmproxy.config.quota import parse_count
 from llmproxy.config.units import parse_duration
 from llmproxy.core.limits import Quota
 from llmproxy.policies import check_policy
+from llmproxy.policy.limits.overrides import NAMES, overridden, override_text
 from llmproxy.stores.key_record import KeyRecord
 from llmproxy.stores.redis_keys import Conflict, RedisKeys
 from llmproxy.stores.redis_trouble import in_words
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TENANT = re.compile(r"[^\x00-\x1f\x7f]{0,128}")
+_MONEY = frozenset({"cost_per_day", "cost_per_month"})
 _PRIORITIES = ("", "low", "normal", "high")
+_LIFE_MAX_S = 100 * 365 * 86400.0
 _WIDTH_WHEN_PIPED = 160
 
 
@@ -77,6 +82,10 @@ class Work:
             raise DeskError("a name is letters, digits, `.`, `_` and `-`, 64 at most")
         if self._tiers and tier not in self._tiers:
             raise DeskError(f"there is no tier {tier!r}; there are {', '.join(self._tiers)}")
+        if not _TENANT.fullmatch(tenant):
+            raise DeskError("a tenant is text of one line, 128 characters at most")
+        if not all(model.strip() for model in models):
+            raise DeskError("a model's name is empty; leave --model out for all of them")
         if priority not in _PRIORITIES:
             raise DeskError(f"{priority!r} is no priority: low, normal or high")
         now = time.time()
@@ -138,13 +147,17 @@ def _end(message: str) -> None:
 
 
 def _limits(written: Sequence[str]) -> Quota | None:
-    fields: dict[str, int] = {}
+    """As in the configuration: counts may be `20k`, `cost_*` are money."""
+    values: dict[str, float] = {}
     for item in written:
         name, _, value = item.partition("=")
-        if name not in Quota.__slots__ or not value.isdecimal():
-            raise DeskError(f"{item!r} is no limit: write NAME=NUMBER with one of {', '.join(Quota.__slots__)}")
-        fields[name] = int(value)
-    return Quota(**fields) if fields else None
+        try:
+            if name not in NAMES:
+                raise ValueError
+            values[name] = float(value) if name in _MONEY else parse_count(value)
+        except ValueError:
+            raise DeskError(f"{item!r} is no limit: write NAME=NUMBER with one of {', '.join(NAMES)}") from None
+    return overridden(Quota(), override_text(values)) if values else None
 
 
 def _end_of(text: str, now: float) -> float | None:
@@ -154,7 +167,10 @@ def _end_of(text: str, now: float) -> float | None:
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        return now + parse_duration(text)
+        life_s = parse_duration(text)
+        if not 0 < life_s <= _LIFE_MAX_S:
+            raise DeskError("a key may live longer than nothing, and shorter than a hundred years") from None
+        return now + life_s
     ends_at = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
     if ends_at <= now:
         raise DeskError(f"{text} is past")

@@ -113,7 +113,7 @@ class JwtConfig(Section):
     )
     leeway: Duration = Field(30.0, le=600, description="How far the issuer's clock may be off.")
     refresh: Duration = Field(600.0, ge=10, description="How often the keys are fetched again, when they are at a URL.")
-    tier: str = Field("", description="Tier of tokens without a claim that names one.")
+    tier: str = Field("", description="Tier of tokens without a claim that names one. Empty: they have no limits.")
     claims: ClaimsConfig = Field(
         ClaimsConfig(), description="Which claims mean what; dots lead into nested ones (`realm_access.tier`)."
     )

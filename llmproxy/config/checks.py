@@ -151,6 +151,10 @@ def _scaling_advice(path: Path, pool: PoolConfig, scaling: ScalingConfig) -> Ite
 
 def advice(config: Config) -> Iterator[Finding]:
     """What is valid but rarely meant. Few, and each worth a look."""
+    if not config.checks_keys and not config.auth.anonymous:
+        for section in ("tiers", "limits"):
+            if section in config.model_fields_set:
+                yield (section,), "nobody is limited: there are no keys, and no tier in auth.anonymous"
     used = {model.pool for model in config.models.values()} | {route.pool for route in config.routes}
     for name, pool in config.pools.items():
         path: Path = ("pools", name)

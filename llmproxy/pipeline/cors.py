@@ -8,6 +8,12 @@ from llmproxy.wire.inbound import InboundRequest
 
 _LINES: Final = re.compile(rb"^access-control-[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 
+_EXPOSED: Final = (
+    b"X-Request-Id, X-LLMProxy-Backend, X-LLMProxy-Error, Retry-After, "
+    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+)
+
 
 def without_cors(lines: bytes) -> bytes:
     """An engine's header lines without its own say on the matter: browsers refuse an answer with two."""
@@ -27,10 +33,9 @@ def cors_lines(cors: CorsConfig, request: InboundRequest) -> bytes:
         allowed = origin
     else:
         return b"Vary: Origin\r\n"
-    exposed = b"X-Request-Id, X-LLMProxy-Backend, X-LLMProxy-Error, Retry-After"
     return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\nAccess-Control-Expose-Headers: %b\r\n" % (
         allowed,
-        exposed,
+        _EXPOSED,
     )
 
 

@@ -84,7 +84,7 @@ class Room:
             # It may have been made before anybody asked for its priority.
             ticket.band = Band(x.view.priority)
         ticket.owner, ticket.restricted = turn, restricted
-        refused = queue.enter(ticket, now)
+        refused = queue.enter(ticket, now, self._fail)
         if refused is not None:
             raise self._shed(refused, now)
         self.deadline = 0.0

@@ -109,10 +109,19 @@ class Snapshot:
             return peer_ip
         client = peer_ip
         for item in reversed(forwarded_for.decode("latin-1").split(",")):
-            client = item.strip() or client
+            client = _without_port(item.strip()) or client
             if not self.is_trusted(client):
                 break
         return client
+
+
+def _without_port(item: str) -> str:
+    """An address as proxies write it, some with the client's port: `192.0.2.1:50000`, `[2001:db8::1]:50000`. With it,
+    each connection would be somebody else."""
+    if item.startswith("["):
+        return item[1:].partition("]")[0]
+    host, _, port = item.partition(":")
+    return host if port.isdecimal() and "." in host else item
 
 
 def _address(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -110,7 +110,7 @@ class Gate:
             return
         ticket = admission.ticket(job.request, self.backends)
         ticket.owner = job
-        job.shed = admission.enter(ticket, now) is not None
+        job.shed = admission.enter(ticket, now, _shed) is not None
         self.pump(now)
 
     def pump(self, now: float) -> None:

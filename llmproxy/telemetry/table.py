@@ -120,7 +120,8 @@ TABLE: tuple[Metric, ...] = (
         "llmproxy_auth_total",
         Kind.COUNTER,
         "Requests whose key was looked at, by what it was: `ok`, `anonymous`, `missing`, `unknown`, `expired`, "
-        "`revoked`, `token` (a bad one), `unavailable` (it could not be checked).",
+        "`revoked`, `token` (a bad one), `forbidden` (good, but of no tenant or tier there is), `unavailable` (it "
+        "could not be checked).",
         ("result",),
     ),
     Metric("llmproxy_auth_store_age_seconds", Kind.GAUGE, "How long ago the copy of the key store was last confirmed."),

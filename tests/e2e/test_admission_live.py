@@ -94,6 +94,23 @@ async def test_overload_ends_well(stage: Stage) -> None:
     assert (await stage.ask(proxy, WHOLE, headers=bearer("shop"))).status == 200
 
 
+async def test_a_flood_that_fills_the_queue_keeps_no_better_priority_out(stage: Stage) -> None:
+    """Whoever makes way is told, also where it has been sent comments already, and frees its place."""
+    engine = await stage.backend(ttft_s=0.5)
+    pool = {"queue": {"max": 4, "heartbeat": "100ms"}}
+    proxy = await stage.proxy(engine, each={"max_concurrency": 1}, pool=pool, keys=KEYS, tiers=TIERS)
+    flood = [asyncio.ensure_future(stage.ask(proxy, chat(max_tokens=1), headers=bearer("dev"))) for _ in range(5)]
+    await until(lambda: proxy.pool().queue.waiting == 4, "a full queue")
+    await until(lambda: proxy.metric("llmproxy_heartbeats_total") >= 4, "comments")
+    assert (await stage.ask(proxy, WHOLE, headers=bearer("acme"))).status == 200
+    answers = await asyncio.gather(*flood)
+    assert [answer.status for answer in answers] == [200] * 5
+    told = [answer.events[-1]["error"]["code"] for answer in answers if answer.events[-1] != "[DONE]"]
+    assert told == ["queue_full"]
+    assert proxy.metric("llmproxy_shed_total", reason="queue_full") == 1
+    assert (await stage.ask(proxy, WHOLE, headers=bearer("dev"))).status == 200
+
+
 async def test_hundreds_who_leave_the_queue_leave_nothing(stage: Stage) -> None:
     engine = await stage.backend(ttft_s=60.0)
     proxy = await stage.proxy(engine, each={"max_concurrency": 1})

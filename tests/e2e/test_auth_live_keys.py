@@ -100,6 +100,23 @@ async def test_a_keys_models_and_end_are_kept(stage: Stage, redis: RedisServer, 
     assert "expired" in answer.json["error"]["message"]
 
 
+async def test_a_key_of_a_tier_that_is_not_there_is_refused_until_it_is(
+    stage: Stage, redis: RedisServer, tmp_path: Path
+) -> None:
+    """Otherwise a slip of the pen would make a key without limits."""
+    engine = await stage.backend()
+    values = settings({"main": {"backends": [engine.url]}}, tmp_path / "a.log", auth={"store": redis.url})
+    proxy = await stage.serve(values, load=lambda: config_of(values))
+    key = await run(redis, "create", "acme", "--tier", "gold")
+    answer = await answers(stage, proxy, key, 403)
+    assert answer.json["error"]["code"] == "unknown_tier"
+    assert proxy.metric("llmproxy_auth_total", result="forbidden") == 1
+    for tiers, statuses in (({"gold": {"requests_per_minute": 1}}, [200, 429]), ({}, [403, 403])):
+        values["tiers"] = tiers
+        assert (await proxy.app.reloader.reload(Trigger.ADMIN)).ok
+        assert [(await ask(stage, proxy, key)).status for _ in range(2)] == statuses
+
+
 async def test_only_hashes_are_stored(redis: RedisServer) -> None:
     key = await run(redis, "create", "acme", "--tier", "paid")
     client = redis.client()

@@ -282,7 +282,7 @@ async def test_nobody_is_hedged_while_anybody_waits(stage: Stage) -> None:
     scene = await Scene.open(stage)
     queue: Any = scene.proxy.pool().queue
     ticket: Ticket[Any] = Ticket()
-    queue.enter(ticket, stage.clock())
+    queue.enter(ticket, stage.clock(), lambda ticket, reason: None)
     client = await scene.ask()
     assert scene.count("sent") == 0
     queue.leave(ticket)

@@ -1,6 +1,7 @@
 """What an operator sees of tenants, and the limits that are changed while the proxy runs."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -99,12 +100,18 @@ async def test_other_limits_until_they_are_dropped(stage: Stage, admin: Ask) -> 
         ({"cost_per_day": -1}, "cost_per_day is out of range"),
     ],
 )
-async def test_what_is_no_quota_changes_nothing(stage: Stage, admin: Ask, body: Any, words: str) -> None:
+async def test_what_is_no_quota_changes_nothing(
+    stage: Stage, admin: Ask, body: Any, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     proxy = await stage.proxy(await stage.backend(), keys=KEYS)
     status, answer = await admin(proxy, "/acme/limits", body)
     assert status == 400
     assert answer["error"]["message"].startswith(words)
     assert (await admin(proxy, "/acme"))[1]["override"] is None
+    assert "set limits" not in caplog.text
+    assert (await admin(proxy, "/acme/limits", {}))[0] == 200
+    assert "set limits" in caplog.text
 
 
 async def test_where_nobody_is_limited(stage: Stage, admin: Ask) -> None:

@@ -341,6 +341,48 @@ async def test_flushed_and_scripts_forgotten(open_store, server):
     await until(known_again, "the lease that is held")
 
 
+async def test_out_of_memory(open_store, server, caplog):
+    store = await open_store()
+    client = server.client()
+    assert await passed(store, 4, bucket(rate=10)) == 4
+    client.config_set("maxmemory", 1)
+    assert await passed(store, 20, bucket(rate=10)) == 6
+    assert not store.connected
+    assert "(OOM command not allowed" in caplog.text
+    client.config_set("maxmemory", 0)
+    await reconnected(store)
+    assert (await ask(store, [bucket(rate=10)], [0])).remaining[0] == 0
+
+
+async def test_scripts_forgotten_again_and_again_under_load(open_store, server):
+    """No link is given up for it, and nothing is charged twice or not at all."""
+    burst = 4000
+    limit = bucket(rate=1, burst=burst)
+    stores = [await open_store() for _ in range(3)]
+    client = server.client()
+
+    async def hammer(store):
+        return sum([await passed(store, 20, limit) for _ in range(10)])
+
+    forgetting = asyncio.Event()
+
+    async def forget():
+        while not forgetting.is_set():
+            await asyncio.to_thread(client.execute_command, "SCRIPT", "FLUSH")
+
+    task = asyncio.create_task(forget())
+    total = sum(await asyncio.gather(*(hammer(store) for store in stores for _ in range(10))))
+    forgetting.set()
+    await task
+    assert total == burst
+    assert client.info("commandstats")["cmdstat_eval"]["calls"] > 50
+    assert {tuple(store.links.items()) for store in stores} == {(("up", 1),)}
+    assert all(store.counts["local"] == 0 for store in stores)
+    await asyncio.gather(*(store.close() for store in stores))
+    reader = await open_store()
+    assert (await ask(reader, [limit], [0])).remaining[0] <= 1
+
+
 async def test_corrections_on_the_way_when_the_link_broke_count_once(open_store, server):
     store = await open_store()
     limit = bucket(rate=6, burst=60)

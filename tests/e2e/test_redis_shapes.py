@@ -17,7 +17,7 @@ from llmproxy.limiting import outcome
 from llmproxy.stores.redis import RedisStore
 from tests.harness.certificates import Authority
 from tests.harness.proxy import Proxy
-from tests.harness.redis_fleet import Cluster, Watched
+from tests.harness.redis_fleet import Cluster, Guard, Watched
 from tests.harness.redis_server import TOO_OLD, RedisServer, major_version
 from tests.harness.stage import Stage, chat
 from tests.harness.waiting import until
@@ -175,15 +175,19 @@ async def test_certificates_of_clients(
         await refuses(stage, server.url, "TLS", caplog)
 
 
+def documented_rights() -> list[str]:
+    rights = ["reset", "on", ">narrow"]
+    for page in ("limits.md", "auth.md"):
+        [rule] = re.findall(r"^ACL SETUSER proxy on >password ([^`]+)", (DOCS / page).read_text(), re.MULTILINE)
+        rights += rule.split()
+    return rights
+
+
 async def test_a_user_who_may_do_no_more_than_the_documents_say(
     stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rules = ["reset", "on", ">narrow"]
-    for page in ("limits.md", "auth.md"):
-        [rule] = re.findall(r"^ACL SETUSER proxy on >password ([^`]+)", (DOCS / page).read_text(), re.MULTILINE)
-        rules += rule.split()
     with RedisServer(tmp_path / "acl") as server:
-        server.client().execute_command("ACL", "SETUSER", "narrow", *rules)
+        server.client().execute_command("ACL", "SETUSER", "narrow", *documented_rights())
         url = server.url.replace("redis://", "redis://narrow:narrow@").replace("/0", "/1")
         proxy, _ = await enforced(stage, url)
         store = proxy.handler.limiter.store
@@ -195,14 +199,24 @@ async def test_a_user_who_may_do_no_more_than_the_documents_say(
 # -- sentinels ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["plain", "guarded"])
+def guard(request: pytest.FixtureRequest, authority: Authority) -> Guard | None:
+    """Without anything, and with certificates and logins for all."""
+    return None if request.param == "plain" else Guard(authority, LOGIN)
+
+
 async def test_through_sentinels_over_a_failover(
-    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture, open_store: Callable[[str], Awaitable[RedisStore]]
+    stage: Stage,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    open_store: Callable[[str], Awaitable[RedisStore]],
+    guard: Guard | None,
 ) -> None:
     """One of them is dead from the start. What passes before, while nobody is there, and after is one burst."""
     caplog.set_level(logging.DEBUG)
     with RedisServer(tmp_path / "dead") as dead:
         nobody = dead.address
-    with Watched(tmp_path / "watched", sentinels=2, sentinel_password="s3cr:t") as redis:
+    with Watched(tmp_path / "watched", sentinels=2, sentinel_password="s3cr:t", guard=guard) as redis:
         url = redis.url(nobody)
         proxy, key = await enforced(stage, url)
         store = await open_store(url)
@@ -253,9 +267,13 @@ SLOT = "{llmproxy}:t:acme:rpm"
 
 
 async def test_in_a_cluster_whose_slots_move_and_whose_nodes_die(
-    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture, open_store: Callable[[str], Awaitable[RedisStore]]
+    stage: Stage,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    open_store: Callable[[str], Awaitable[RedisStore]],
+    guard: Guard | None,
 ) -> None:
-    with Cluster(tmp_path / "cluster") as redis:
+    with Cluster(tmp_path / "cluster", guard) as redis:
         proxy, key = await enforced(stage, redis.url())
         store = await open_store(redis.url())
         assert await passed(store, 3) == 3
@@ -280,6 +298,39 @@ async def test_in_a_cluster_whose_slots_move_and_whose_nodes_die(
         new = await run(redis.url(), "create", "last", "--tier", "many")
         await answered(stage, proxy, new, 200)
     assert "s3cr" not in caplog.text
+
+
+async def test_in_a_cluster_that_user_is_enough_too(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Cluster(tmp_path / "cluster") as redis:
+        for node in redis.nodes:
+            node.client().execute_command("ACL", "SETUSER", "narrow", *documented_rights())
+        await enforced(stage, redis.url().replace("cluster://", "cluster://narrow:narrow@"))
+    assert "NOPERM" not in caplog.text
+
+
+async def test_keys_are_made_and_heard_of_while_their_slot_is_on_the_way(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Cluster(tmp_path / "cluster") as redis:
+        proxy, key = await enforced(stage, redis.url())
+        loop = asyncio.get_running_loop()
+        made: list[str] = []
+
+        async def make() -> None:
+            made.append(await run(redis.url(), "create", "between", "--tier", "many"))
+            await answered(stage, proxy, made[0], 200)
+            assert await ask(stage, proxy, key) == 200
+
+        def between() -> None:
+            asyncio.run_coroutine_threadsafe(make(), loop).result(20)
+
+        target = (redis.owner("{keys}") + 1) % 3
+        await asyncio.to_thread(redis.migrate, "{keys}", target, between)
+        await until(lambda: redis.owner("{keys}") == target, "the other node")
+        for new in (*made, await run(redis.url(), "create", "after", "--tier", "many")):
+            await answered(stage, proxy, new, 200)
 
 
 async def test_while_its_slot_is_on_the_way_nobody_waits(

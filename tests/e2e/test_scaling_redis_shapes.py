@@ -15,7 +15,7 @@ from llmproxy.core.clock import ManualClock
 from llmproxy.stores.history_redis import RedisHistory
 from llmproxy.stores.redis_client import RedisClient
 from tests.harness.certificates import Authority
-from tests.harness.redis_fleet import Cluster, Watched
+from tests.harness.redis_fleet import Cluster, Guard, Watched
 from tests.harness.redis_server import TOO_OLD, RedisServer, major_version
 from tests.harness.waiting import until
 
@@ -74,8 +74,14 @@ async def test_as_a_user_who_may_do_no_more_than_the_documents_say(tmp_path: Pat
         await client.aclose()
 
 
-async def test_through_sentinels_over_a_failover(tmp_path: Path) -> None:
-    with Watched(tmp_path / "watched") as redis:
+@pytest.fixture(params=["plain", "guarded"])
+def guard(request: pytest.FixtureRequest, tmp_path: Path) -> Guard | None:
+    """Without anything, and with certificates and logins for all."""
+    return None if request.param == "plain" else Guard(Authority(tmp_path / "ca"), ("proxy", "s3cr:t@x/y"))
+
+
+async def test_through_sentinels_over_a_failover(tmp_path: Path, guard: Guard | None) -> None:
+    with Watched(tmp_path / "watched", guard=guard) as redis:
         await shared_at(redis.url())
         redis.replica_heard_all()
         await asyncio.to_thread(redis.fail_over)
@@ -87,7 +93,7 @@ def _still_kept(url: str) -> bool:
     return True
 
 
-async def test_in_a_cluster(tmp_path: Path) -> None:
-    with Cluster(tmp_path / "cluster") as redis:
+async def test_in_a_cluster(tmp_path: Path, guard: Guard | None) -> None:
+    with Cluster(tmp_path / "cluster", guard) as redis:
         assert len({redis.owner(f"{{{pool}}}") for pool in POOLS}) > 1
         await shared_at(redis.url())

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from tests.harness.certificates import Authority
 from tests.harness.redis_server import RedisServer, wait_for
 
 MASTER = "llm"
@@ -13,12 +15,62 @@ DOWN_AFTER_MS = 400
 """How long a server is silent before the others take it for dead."""
 
 
+class Guard:
+    """TLS between all of them, which asks everybody for a certificate, and one user who may do anything."""
+
+    def __init__(self, authority: Authority, login: tuple[str, str]) -> None:
+        self.authority = authority
+        self.login = login
+        self._shown = authority.issue("proxy")
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of servers."""
+        user, password = self.login
+        more = ("--tls-auth-clients", "yes", "--tls-replication", "yes", "--tls-cluster", "yes")
+        return (*more, "--masteruser", user, "--masterauth", password)
+
+    def lines(self, folder: Path) -> list[str]:
+        """Of a sentinel's file."""
+        certificate, key = self.authority.issue(f"{folder.name}-sentinel")
+        user, password = self.login
+        return [
+            f"tls-cert-file {certificate}",
+            f"tls-key-file {key}",
+            f"tls-ca-cert-file {self.authority.ca}",
+            "tls-auth-clients yes",
+            "tls-replication yes",
+            f"sentinel auth-user {MASTER} {user}",
+            f"sentinel auth-pass {MASTER} {password}",
+        ]
+
+    def url(self, scheme: str, addresses: str, path: str = "", *more: str) -> str:
+        """For a client that has a certificate."""
+        certificate, key = self._shown
+        options = ("tls=true", f"ca={self.authority.ca}", f"cert={certificate}", f"key={key}", *more)
+        user, password = (quote(part, safe="") for part in self.login)
+        return f"{scheme}://{user}:{password}@{addresses}{path}?{'&'.join(options)}"
+
+    def servers(self) -> dict[str, Any]:
+        """What each server is made with."""
+        return {"authority": self.authority, "login": self.login}
+
+
 class SentinelServer(RedisServer):
     """Watches `primary`. It writes down what it finds, so it has a file for its settings."""
 
-    def __init__(self, folder: Path, primary: RedisServer, quorum: int, *options: str, password: str = "") -> None:
-        super().__init__(folder, login=None)
+    def __init__(
+        self,
+        folder: Path,
+        primary: RedisServer,
+        quorum: int,
+        *options: str,
+        password: str = "",
+        guard: Guard | None = None,
+    ) -> None:
+        super().__init__(folder, authority=None if guard is None else guard.authority)
         self._password = password
+        self._guard = guard
         self._lines = [
             f"sentinel monitor {MASTER} 127.0.0.1 {primary.port} {quorum}",
             f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}",
@@ -28,9 +80,11 @@ class SentinelServer(RedisServer):
 
     def command(self) -> list[str]:
         path = self.folder / "sentinel.conf"
-        own = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"]
+        own = [f"port {self.port}"] if self._guard is None else ["port 0", f"tls-port {self.port}"]
+        own += ["bind 127.0.0.1", f"dir {self.folder}"]
         own += [f"requirepass {self._password}"] * bool(self._password)
-        path.write_text("\n".join([*own, *self._lines, ""]))
+        more = [] if self._guard is None else self._guard.lines(self.folder)
+        path.write_text("\n".join([*own, *self._lines, *more, ""]))
         return ["redis-server", str(path), "--sentinel"]
 
     def client(self) -> Any:
@@ -47,23 +101,29 @@ class SentinelServer(RedisServer):
 class Watched:
     """`with Watched(folder) as redis:` a primary with a replica, and sentinels that agree on who is which."""
 
-    def __init__(self, folder: Path, *, sentinels: int = 1, sentinel_password: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, sentinels: int = 1, sentinel_password: str = "", guard: Guard | None = None
+    ) -> None:
         self._folder = folder
+        self._guard = guard
         self._count = sentinels
         self._password = sentinel_password
         self._stack = ExitStack()
         self.sentinels: list[SentinelServer] = []
 
     def __enter__(self) -> "Watched":
-        self.primary = self._stack.enter_context(RedisServer(self._folder / "a"))
+        options, kept = ((), {}) if self._guard is None else (self._guard.options, self._guard.servers())
+        self.primary = self._stack.enter_context(RedisServer(self._folder / "a", *options, **kept))
         follow = ("--replicaof", "127.0.0.1", str(self.primary.port), "--repl-diskless-sync-delay", "0")
-        self.replica = self._stack.enter_context(RedisServer(self._folder / "b", *follow))
+        self.replica = self._stack.enter_context(RedisServer(self._folder / "b", *options, *follow, **kept))
         self.primary.client().config_set("repl-diskless-sync-delay", 0)
         replica = self.replica.client()
         wait_for(lambda: replica.info("replication")["master_link_status"] == "up", "a replica that follows")
         for number in range(self._count):
             quorum = self._count // 2 + 1
-            server = SentinelServer(self._folder / f"s{number}", self.primary, quorum, password=self._password)
+            server = SentinelServer(
+                self._folder / f"s{number}", self.primary, quorum, password=self._password, guard=self._guard
+            )
             self.sentinels.append(self._stack.enter_context(server))
         for server in self.sentinels:
             wait_for(lambda server=server: self._knows_all(server), "a sentinel that knows the others and the replica")
@@ -74,10 +134,11 @@ class Watched:
 
     def url(self, *before: str) -> str:
         """`before` are addresses to try first."""
-        addresses = [*before, *(sentinel.address for sentinel in self.sentinels)]
-        return f"sentinel://{','.join(addresses)}/{MASTER}" + (
-            f"?sentinel_password={self._password}" if self._password else ""
-        )
+        addresses = ",".join([*before, *(sentinel.address for sentinel in self.sentinels)])
+        options = [f"sentinel_password={self._password}"] * bool(self._password)
+        if self._guard is not None:
+            return self._guard.url("sentinel", addresses, f"/{MASTER}", *options)
+        return f"sentinel://{addresses}/{MASTER}" + "?" * bool(options) + "".join(options)
 
     def replica_heard_all(self) -> None:
         """Nothing is under way to the replica."""
@@ -101,8 +162,9 @@ class Watched:
 class Cluster:
     """`with Cluster(folder) as redis:` three primaries with a third of the slots each, the first with a replica."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, guard: Guard | None = None) -> None:
         self._folder = folder
+        self._guard = guard
         self._stack = ExitStack()
         self.nodes: list[RedisServer] = []
 
@@ -112,7 +174,11 @@ class Cluster:
             more = ("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")
             # A replica that has heard nothing yet is not shown to clients.
             more += ("--repl-ping-replica-period", "1")
-            server = RedisServer(self._folder / f"n{number}", *options, *more)
+            if self._guard is not None:
+                more += self._guard.options
+            server = RedisServer(
+                self._folder / f"n{number}", *options, *more, **({} if self._guard is None else self._guard.servers())
+            )
             self.nodes.append(self._stack.enter_context(server))
         self._clients = [node.client() for node in self.nodes]
         first = self._clients[0]
@@ -134,7 +200,8 @@ class Cluster:
         self._stack.close()
 
     def url(self) -> str:
-        return "cluster://" + ",".join(node.address for node in self.nodes)
+        addresses = ",".join(node.address for node in self.nodes)
+        return f"cluster://{addresses}" if self._guard is None else self._guard.url("cluster", addresses)
 
     def id(self, number: int) -> str:
         """What node `number` is called among the others."""
@@ -162,7 +229,8 @@ class Cluster:
             between()
         while keys := here.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
             where = ("127.0.0.1", self.nodes[target].port, "", 0, 5000)
-            here.execute_command("MIGRATE", *where, "REPLACE", "KEYS", *keys)
+            login = () if self._guard is None else ("AUTH2", *self._guard.login)
+            here.execute_command("MIGRATE", *where, "REPLACE", *login, "KEYS", *keys)
         # All of them, not these two alone: what is told on takes a while.
         for client in (there, here, *self._clients[:3]):
             client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.id(target))

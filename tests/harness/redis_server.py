@@ -77,7 +77,11 @@ class RedisServer:
         self._frozen = False
         self.port = 0
         self._clients: list[Any] = []
+        self._secure: dict[str, Any] = {}
         if authority is not None:
+            shown = authority.issue(f"{folder.name}-client")
+            self._secure = {"ssl": True, "ssl_ca_certs": str(authority.ca)}
+            self._secure |= {"ssl_certfile": str(shown[0]), "ssl_keyfile": str(shown[1])}
             certificate, key = authority.issue(f"{folder.name}-server")
             self._options += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
             self._options += ["--tls-ca-cert-file", str(authority.ca), "--tls-auth-clients", "optional"]
@@ -135,8 +139,7 @@ class RedisServer:
 
     def client(self) -> Any:
         user, password = self._login or (None, None)
-        secure = {"ssl": True, "ssl_ca_certs": str(self._authority.ca)} if self._authority is not None else {}
-        client = redis.Redis(port=self.port, socket_timeout=60, username=user, password=password, **secure)  # type: ignore[arg-type]
+        client = redis.Redis(port=self.port, socket_timeout=60, username=user, password=password, **self._secure)
         self._clients.append(client)
         return client
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmproxy.policy.admission.queue import Bounds, Queue
-from llmproxy.policy.admission.ticket import Band, Ticket
+from llmproxy.policy.admission.ticket import Band, Reason, Ticket
 
 EVENTS = st.lists(
     st.tuples(st.sampled_from(["enter", "leave", "serve", "settle", "demote", "end", "pass"]), st.integers(0, 11)),
@@ -28,6 +28,15 @@ def test_the_queue_keeps_its_books(waiting_max, tenant_max, wait_s, events):
         one = tickets[number]
         if event == "enter" and number not in open_:
             refused = queue.enter(one, now, one.deadline)
+            if refused is Reason.FULL and (other := queue.gives_way(one)) is not None:
+                places = [(tickets[name].tenant, tickets[name].band) for name in waiting]
+                lines = [places.count((who.tenant, who.band)) for who in (other, one)]
+                assert other.owner in waiting
+                assert other.band > one.band or (other.band == one.band and lines[0] > lines[1])
+                queue.leave(other)
+                waiting.discard(other.owner)
+                refused = queue.enter(one, now, one.deadline)
+                assert refused is None
             if number not in waiting and refused is None:
                 waiting.add(number)
             assert len(waiting) <= max(waiting_max, 0)

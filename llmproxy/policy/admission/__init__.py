@@ -7,8 +7,12 @@ knowledge, and the length of the queue says how much is missing. Four questions,
 - **ordering** (`bands`, then `fairness`, then `tenant`): strict priorities with a least share for the worse ones;
   inside a priority the tenant that has had the least service, in weighted tokens; inside a tenant the nearest deadline,
   then who came first.
-- **shedding** (`deadline`, `Bounds` of the `queue`): what is not worth starting, and what is too much to hold.
-- **lanes**: kinds of requests that may take no more than a share of the backends.
+- **shedding** (`deadline`, `Bounds` of the `queue`): what is not worth starting, and what is too much to hold. Of a
+  full line it is a flood's last who has to go, not whoever comes next.
+- **lanes**, **tenant_share**: kinds of requests, and tenants beside others, that may take no more than a share of the
+  backends.
+
+What a request will take, and until when it is worth waiting, is a matter of `prices`.
 
 `Admission` puts them together for one pool; a driver holds what requests wait with. Everything is synchronous and told
 the time, so that production (`llmproxy.pipeline.room`) and the simulator (`llmproxy.sim.fleet`) run the same objects.

@@ -5,13 +5,12 @@ from math import inf
 from typing import Generic, TypeVar
 
 from llmproxy.core.backend import Backend
-from llmproxy.core.ports import Backlogged, Estimate, Moment, RoutingPolicy
+from llmproxy.core.ports import Backlogged, Moment, RoutingPolicy
 from llmproxy.core.request import Request
-from llmproxy.policy.admission.deadline import Margin, parse_timeout
-from llmproxy.policy.admission.foresight import FirstTokens, Patience
 from llmproxy.policy.admission.hedge import Hedges
 from llmproxy.policy.admission.lanes import NO_LANE, Lanes
 from llmproxy.policy.admission.options import AdmissionOptions
+from llmproxy.policy.admission.prices import Prices
 from llmproxy.policy.admission.queue import Queue
 from llmproxy.policy.admission.saturation.gauge import Saturation
 from llmproxy.policy.admission.tenant_share import AUTO, HEAVY_S, TenantShare
@@ -20,8 +19,6 @@ from llmproxy.policy.admission.wholes import Wholes
 
 W = TypeVar("W")
 
-TOKENS_PER_BYTE = 0.25
-"""Where the routing policy has no estimate."""
 ASKED_MAX = 8
 """Tickets that are offered the free places each time something changes. Those that may not go everywhere count extra,
 so that they never hold up the others."""
@@ -43,12 +40,8 @@ class Admission(Generic[W]):
         self.hedges = Hedges(options.hedge)
         self.on_change: Callable[[], None] = _nothing
         """Called when something may have made room; the driver's."""
-        self._margin = Margin(options.ttft_missing)
+        self._prices: Prices[W] = Prices(options, routing)
         self._wholes: Wholes[W] = Wholes()
-        self._patience = Patience(options.wait_missing)
-        self._backends = 1
-        """How many there were when they were last seen."""
-        self._firsts = FirstTokens()
         self._set(options, routing)
 
     def configure(self, options: AdmissionOptions, routing: RoutingPolicy) -> None:
@@ -56,6 +49,7 @@ class Admission(Generic[W]):
         before = self._options
         self.queue.configure(options.bounds)
         self.saturation.configure(options, routing)
+        self._prices.configure(options, routing)
         if options.lanes != before.lanes:
             self.lanes = self.lanes.changed(options.lanes)
         if options.hedge != before.hedge:
@@ -70,7 +64,7 @@ class Admission(Generic[W]):
     def _set(self, options: AdmissionOptions, routing: RoutingPolicy) -> None:
         self._options = options
         self._estimates = routing if isinstance(routing, Backlogged) else None
-        self._prices = bool(options.lanes) or options.slo.ttft_s != inf
+        self._priced = bool(options.lanes) or options.slo.ttft_s != inf
         # Where nobody knows what waits in the engines they queue as they like, and to hold one tenant back for others
         # is left to whoever asks for it.
         knows = self._estimates is not None and options.backlog_s > 0
@@ -78,7 +72,7 @@ class Admission(Generic[W]):
         self._shares = self.minds_priority = self.tenants.share < 1.0
         self.holds = self.saturation.watches or bool(options.lanes) or self._shares
         """Whether requests may have to wait although no backend is at its `max_concurrency`."""
-        self.watches = self.saturation.watches or self._prices or self._shares or bool(options.hedge.share)
+        self.watches = self.saturation.watches or self._priced or self._shares or bool(options.hedge.share)
 
     @property
     def waiting(self) -> int:
@@ -86,27 +80,7 @@ class Admission(Generic[W]):
 
     def ticket(self, request: Request, backends: Sequence[Backend]) -> Ticket[W]:
         """The request's ticket, made and priced when it is first asked for."""
-        known = request.ticket
-        self._backends = len(backends)
-        if isinstance(known, Ticket):
-            return known
-        tokens = request.body_bytes * TOKENS_PER_BYTE
-        estimate = Estimate(tokens, self._firsts.expected_s(request.body_bytes), 0.0)
-        if self._estimates is not None and backends:
-            estimate = self._estimates.estimate(backends, request)
-        timeout_s = parse_timeout(request.header("x-request-timeout"))
-        ticket: Ticket[W] = Ticket(
-            tenant=request.tenant,
-            band=Band(request.priority),
-            weight=request.share,
-            tokens=estimate.tokens,
-            bytes=request.body_bytes,
-            deadline=self._options.slo.deadline(request.arrived, estimate.cold_s, timeout_s),
-            prefill_s=estimate.prefill_s,
-            lane=self.lanes.of(estimate.tokens, request.body_bytes) if self.lanes.lanes else NO_LANE,
-        )
-        request.ticket = ticket
-        return ticket
+        return self._prices.ticket(request, backends, self.lanes)
 
     def admit(self, backend: Backend, request: Request, backends: Sequence[Backend], now: float) -> bool:
         """Whether a request that found nobody waiting may go to `backend`, which the routing policy chose for it; then
@@ -124,26 +98,23 @@ class Admission(Generic[W]):
             self._start(self._note(request, backend), backend)
         return True
 
-    def enter(self, ticket: Ticket[W], now: float) -> Reason | None:
-        """Stand in line; why not, where that is of no use."""
+    def enter(self, ticket: Ticket[W], now: float, shed: Callable[[Ticket[W], Reason], None]) -> Reason | None:
+        """Stand in line; why not, where that is of no use. Somebody else may be shed for it."""
         if self._shares:
             self.tenants.seen(ticket.tenant, ticket.band, now)
-        latest = inf
-        if ticket.deadline != inf:
-            latest = self._margin.latest_start(ticket.deadline, ticket.prefill_s)
-            if now + self._wait_s(ticket, latest, now) > latest:
+        latest = self._prices.latest_start(ticket)
+        if latest != inf:
+            eta_s = self.queue.eta_s(ticket, now)
+            if now + self._prices.wait_s(ticket, eta_s, latest - now, self.queue.waiting) > latest:
                 if ticket.band is not Band.BATCH:
                     return Reason.DEADLINE
                 ticket.deadline = latest = inf
-        return self.queue.enter(ticket, now, latest)
-
-    def _wait_s(self, ticket: Ticket[W], latest: float, now: float) -> float:
-        """How long it had better expect to wait, when waiting longer than until `latest` makes no sense."""
-        eta_s = self.queue.eta_s(ticket, now) or 0.0
-        factor = self._patience.factor(ticket.band, latest - now)
-        # Of a queue shorter than the fleet too much depends on who it is: without a choice of requests that fit their
-        # caches, backends would stand idle.
-        return eta_s * (factor if self.queue.waiting >= self._backends else min(factor, 1.0))
+        refused = self.queue.enter(ticket, now, latest)
+        if refused is Reason.FULL and (other := self.queue.gives_way(ticket)) is not None:
+            self.queue.leave(other)
+            refused = self.queue.enter(ticket, now, latest)
+            shed(other, Reason.FULL)
+        return refused
 
     def leave(self, ticket: Ticket[W]) -> None:
         self.queue.leave(ticket)
@@ -184,7 +155,7 @@ class Admission(Generic[W]):
                 return
             backend = choose(ticket)
             if backend is not None and self.saturation.may_go(backend, now):
-                self._waited(ticket, in_vain=False)
+                self._prices.waited(ticket, in_vain=False)
                 self.queue.serve(ticket, now)
                 if self.watches:
                     self._start(ticket, backend)
@@ -197,7 +168,7 @@ class Admission(Generic[W]):
 
     def expire(self, now: float, shed: Callable[[Ticket[W], Reason], None]) -> None:
         """Take those out of line who have waited too long, or cannot make their deadline any more."""
-        self._patience.looks_again()
+        self._prices.looks_again()
         for ticket in self.queue.ended(now):
             if not ticket.waiting:
                 # Gone with one before it.
@@ -207,14 +178,9 @@ class Admission(Generic[W]):
                 self.queue.demote(ticket, now)
                 continue
             if not waited_out:
-                self._waited(ticket, in_vain=True)
+                self._prices.waited(ticket, in_vain=True)
             self.queue.leave(ticket)
             shed(ticket, Reason.WAIT if waited_out else Reason.DEADLINE)
-
-    def _waited(self, ticket: Ticket[W], *, in_vain: bool) -> None:
-        """Its wait is over, and what was expected of it can be judged."""
-        if ticket.deadline != inf:
-            self._patience.learn(ticket.band, ticket.ends_at - ticket.entered, in_vain)
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
         """The life of a request that was sent, as the routing policy hears of it."""
@@ -243,21 +209,10 @@ class Admission(Generic[W]):
 
     def _note(self, request: Request, backend: Backend) -> Ticket[W]:
         """The request's ticket; one that never waited and has no price gets a bare one."""
-        ticket = request.ticket
-        if not isinstance(ticket, Ticket):
-            ticket = self.ticket(request, (backend,)) if self._prices else self._bare(request)
-            request.ticket = ticket
-        return ticket
-
-    def _bare(self, request: Request) -> Ticket[W]:
-        """Enough for who is not held to a deadline; it may yet have to wait, when its first attempt fails."""
-        return Ticket(
-            tenant=request.tenant,
-            band=Band(request.priority),
-            weight=request.share,
-            tokens=request.body_bytes * TOKENS_PER_BYTE,
-            bytes=request.body_bytes,
-        )
+        known = request.ticket
+        if isinstance(known, Ticket):
+            return known
+        return self.ticket(request, (backend,)) if self._priced else self._prices.bare(request)
 
     def _start(self, ticket: Ticket[W], backend: Backend) -> None:
         """It is on its way to `backend`; there may have to be a connection first."""
@@ -307,10 +262,7 @@ class Admission(Generic[W]):
     def _first_token(self, ticket: Ticket[W], backend: Backend, now: float) -> None:
         ticket.first_at = now
         ttft_s = now - ticket.sent_at
-        if self._estimates is None:
-            self._firsts.learn(ticket.bytes, ttft_s)
-        if ticket.deadline != inf:
-            self._margin.learn(ticket.prefill_s, now > ticket.deadline)
+        self._prices.first_token(ticket, now)
         if self.saturation.adaptive is not None:
             self.saturation.adaptive.first_token(backend, ticket.bytes, ttft_s)
         self.hedges.first_token(ttft_s)

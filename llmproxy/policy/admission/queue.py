@@ -73,6 +73,25 @@ class Queue(Generic[W]):
         self.bytes += ticket.bytes
         return None
 
+    def gives_way(self, ticket: Ticket[W]) -> Ticket[W] | None:
+        """Who had better leave a full line for `ticket`: the last of whoever has the longest line in the worst
+        priority, so that no flood keeps others out. Nobody does for a worse priority, nor for one whose own line would
+        then be as long; and the least share of the places is kept for each worse priority that has them."""
+        kept = self.bounds.min_share * self.bounds.waiting_max
+        for band in reversed(Band):
+            if band < ticket.band:
+                return None
+            fairness = self._bands[band]
+            if band > ticket.band and self.waiting_in(band) <= kept:
+                continue
+            longest = max(fairness.waiting(), key=lambda tenant: tenant.waiting, default=None)
+            if longest is None:
+                continue
+            own = fairness.get(ticket.tenant) if band == ticket.band else None
+            least = 0 if band > ticket.band else 1 if own is None else own.waiting + 1
+            return longest.last() if longest.waiting > least else None
+        return None
+
     def leave(self, ticket: Ticket[W]) -> None:
         """Step out of line, from wherever it stands; nothing happens when it is not in it."""
         if not ticket.waiting:
@@ -182,15 +201,14 @@ class Queue(Generic[W]):
 
     def _refusal(self, ticket: Ticket[W]) -> Reason | None:
         bounds = self.bounds
-        if self.waiting >= bounds.waiting_max:
-            return Reason.FULL
         if self.waiting and self.bytes + ticket.bytes > bounds.bytes_max:
             return Reason.BYTES
         tenant = self._bands[ticket.band].get(ticket.tenant)
-        if tenant is None or not tenant.waiting:
-            return None if bounds.tenant_waiting_max else Reason.TENANT
-        too_large = tenant.waiting_bytes + ticket.bytes > bounds.tenant_bytes_max
-        return Reason.TENANT if tenant.waiting >= bounds.tenant_waiting_max or too_large else None
+        waiting, size = (tenant.waiting, tenant.waiting_bytes) if tenant is not None else (0, 0)
+        if waiting >= bounds.tenant_waiting_max or (waiting and size + ticket.bytes > bounds.tenant_bytes_max):
+            return Reason.TENANT
+        # The last question: who is refused for nothing else may take somebody's place.
+        return Reason.FULL if self.waiting >= bounds.waiting_max else None
 
     def _gone(self, ticket: Ticket[W]) -> None:
         ticket.waiting = False

@@ -19,7 +19,7 @@ def report(admission: Admission[W], now: float) -> dict[str, Any]:
     """Of tenants the `TENANTS_MAX` with the longest lines. Seconds, bytes, and requests a second."""
     queue = admission.queue
     tenants = sorted(queue.tenants(), key=lambda tenant: -tenant.waiting)
-    share = admission.saturation.share
+    share, adaptive = admission.saturation.share, admission.saturation.adaptive
     return {
         "waiting": queue.waiting,
         "waiting_bytes": queue.bytes,
@@ -27,6 +27,7 @@ def report(admission: Admission[W], now: float) -> dict[str, Any]:
         "drain_rate_per_s": queue.drain.per_s(now),
         "retry_after_s": queue.retry_after_s(now),
         "prefill_share_limit": None if share is None else share.limit,
+        "adaptive_limits": None if adaptive is None else adaptive.limits(),
         "lanes": [
             {"name": lane.name, "computing": admission.lanes.computing(number), "max_share": lane.max_share}
             for number, lane in enumerate(admission.lanes.lanes, 1)

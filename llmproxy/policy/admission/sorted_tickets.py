@@ -36,6 +36,10 @@ class SortedTickets(Generic[W]):
     def first(self) -> Ticket[W] | None:
         return self._tickets[self._keys[0][1]] if self._keys else None
 
+    def last(self) -> Ticket[W]:
+        """IndexError when there is none."""
+        return self._tickets[self._keys[-1][1]]
+
     def in_order(self) -> list[Ticket[W]]:
         return [self._tickets[sequence] for _, sequence in self._keys]
 

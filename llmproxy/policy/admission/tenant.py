@@ -57,6 +57,10 @@ class Tenant(Generic[W]):
                 best = ticket
         return best
 
+    def last(self) -> Ticket[W]:
+        """Who of its line would go last; there must be one."""
+        return max((lane.last() for lane in self.lanes.values()), key=_order)
+
     def before(self, deadline: float = inf, sequence: int = 0) -> int:
         """How many of its own stand before one with this deadline."""
         return sum(lane.before(deadline, sequence) for lane in self.lanes.values())

@@ -9,7 +9,9 @@ The share is fixed, or, with `AUTO`, what others leave: as many backends as they
 and half the square root of that for chance, are kept for them, one at least. A tenant may always have one more than an
 equal part. Only others of the same or of a better priority count, and only prompts that keep a backend busy for so long
 that others mind waiting (`HEAVY_S`). So a flood beside tenants who ask seldom does without one backend, and
-tenants of equal weight hardly notice each other.
+tenants of equal weight hardly notice each other. Of few backends such a reserve is all or nothing; so a tenant that
+lately had more than twice an equal part in the mean begins nothing, either, that would leave no backend idle for
+whoever comes next.
 """
 
 from math import ceil, exp, sqrt
@@ -21,6 +23,7 @@ AUTO: Final = 0.0
 HEAVY_S: Final = 0.05
 _SEEN_S: Final = 60.0
 _WINDOW_S: Final = 10.0
+_MORE_THAN_ITS_PART: Final = 2.0
 _TENANTS_MAX: Final = 2_000
 _BANDS: Final = 4
 
@@ -63,11 +66,13 @@ class _Use:
 class TenantShare:
     """`share` 1: no bound, and nothing is counted. Bands are 0 (the best) to 3."""
 
-    __slots__ = ("_bands", "_computing", "_seen", "_seen_in", "share")
+    __slots__ = ("_bands", "_busy", "_computing", "_seen", "_seen_in", "share")
 
     def __init__(self, share: float) -> None:
         self.share = share
         self._computing: dict[str, _Use] = {}
+        self._busy: dict[Backend, int] = {}
+        """Where prompts are computed, and of how many tenants."""
         self._bands = [_Mean(0.0) for _ in range(_BANDS)]
         self._seen: dict[str, tuple[float, int]] = {}
         """When each tenant was seen last, and in which band; the longest ago first."""
@@ -90,11 +95,8 @@ class TenantShare:
         if self.share != AUTO:
             most = max(int(self.share * backends), 1)
             return frozenset(tenant for tenant, use in self._computing.items() if use.prompts >= most)
-        least = max(min(-(-backends // len(self._seen)) + 1, backends - 1), 1)
         return frozenset(
-            tenant
-            for tenant, use in self._computing.items()
-            if len(use.backends) >= least and self._has_its_share(tenant, use, backends, now)
+            tenant for tenant, use in self._computing.items() if self._has_its_share(tenant, use, backends, now)
         )
 
     def began(self, tenant: str, band: int, backend: Backend, now: float) -> None:
@@ -105,6 +107,7 @@ class TenantShare:
         use.prompts += 1
         count = use.backends[backend] = use.backends.get(backend, 0) + 1
         if count == 1:
+            self._busy[backend] = self._busy.get(backend, 0) + 1
             use.mean.change(1, now)
             self._bands[use.band].change(1, now)
 
@@ -117,6 +120,9 @@ class TenantShare:
         use.backends[backend] -= 1
         if not use.backends[backend]:
             del use.backends[backend]
+            self._busy[backend] -= 1
+            if not self._busy[backend]:
+                del self._busy[backend]
             use.mean.change(-1, now)
             self._bands[use.band].change(-1, now)
         if not use.prompts and tenant not in self._seen:
@@ -126,9 +132,13 @@ class TenantShare:
         own = 1 if tenant in self._seen and self._seen[tenant][1] <= use.band else 0
         if sum(self._seen_in[: use.band + 1]) <= own:
             return False
-        others = sum(one.pass_time(now) for one in self._bands[: use.band + 1]) - use.mean.pass_time(now)
-        others = max(others, 0.0)
-        return len(use.backends) >= backends - max(ceil(others + 0.75 * sqrt(others)), 1)
+        mean, part = use.mean.pass_time(now), backends / len(self._seen)
+        others = max(sum(one.pass_time(now) for one in self._bands[: use.band + 1]) - mean, 0.0)
+        reserve = max(ceil(others + 0.75 * sqrt(others)), 1)
+        least = max(min(ceil(part) + 1, backends - 1), 1)
+        if len(use.backends) >= max(backends - reserve, least):
+            return True
+        return mean > _MORE_THAN_ITS_PART * part and len(self._busy) >= backends - 1
 
     def _forget(self, now: float) -> None:
         """Whoever has not been seen for long. Who still computes something is forgotten when that is over."""

@@ -51,6 +51,16 @@ def test_everything_that_can_be_said_of_a_key_is_kept(run):
     assert key["expires_at"] - key["created_at"] == pytest.approx(90 * 86400)
 
 
+def test_limits_are_written_as_in_the_configuration(run):
+    words = ("--limit", "tokens_per_minute=20k", "--limit", "cost_per_day=2.5")
+    assert run("create", "acme", "--tier", "paid", *words).exit_code == 0
+    [key] = listed(run)
+    assert {name: size for name, size in key["limits"].items() if size} == {
+        "tokens_per_minute": 20_000,
+        "cost_per_day": 2_500_000,
+    }
+
+
 def test_the_life_of_a_name(run):
     run("create", "a", "--tier", "free")
     run("rotate", "a", "--grace", "1h")
@@ -80,6 +90,14 @@ def test_rotating_twice_gives_the_old_key_no_more_time_than_it_had(run):
         (("create", "a", "--tier", "free", "--expires", "2020-01-01"), "is past"),
         (("create", "a", "--tier", "free", "--limit", "rpm=5"), "write NAME=NUMBER"),
         (("create", "a", "--tier", "free", "--limit", "concurrency=x"), "write NAME=NUMBER"),
+        (("create", "a", "--tier", "free", "--limit", "requests_per_minute=0"), "requests_per_minute is out of range"),
+        (("create", "a", "--tier", "free", "--limit", "tokens_per_minute=99999G"), "tokens_per_minute is out of range"),
+        (("create", "a", "--tier", "free", "--limit", "cost_per_day=nan"), "cost_per_day is out of range"),
+        (("create", "a", "--tier", "free", "--limit", "cost_per_day=ten"), "write NAME=NUMBER"),
+        (("create", "a", "--tier", "free", "--expires", "0s"), "longer than nothing"),
+        (("create", "a", "--tier", "free", "--expires", "99999999d"), "shorter than a hundred years"),
+        (("create", "a", "--tier", "free", "--tenant", "two\nlines"), "text of one line"),
+        (("create", "a", "--tier", "free", "--model", " "), "a model's name is empty"),
         (("revoke", "nobody"), "there is no key called 'nobody'"),
         (("rotate", "nobody"), "there is no key called 'nobody'"),
         (("rotate", "taken", "--grace", "x"), "not a duration"),

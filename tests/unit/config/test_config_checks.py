@@ -240,6 +240,17 @@ def warnings_of(text):
     return found
 
 
+def test_limits_that_nobody_meets():
+    limits = "tiers: {gold: {concurrency: 2}}\nlimits: {lease_ttl: 60s}\n"
+    found = warnings_of(f"pools: {{a: {POOL}}}\n{limits}")
+    assert found == [
+        f"f:{line}: {name}: nobody is limited: there are no keys, and no tier in auth.anonymous"
+        for line, name in ((2, "tiers"), (3, "limits"))
+    ]
+    for who in ("keys: [{name: a, tier: free, value: x}]", "auth: {anonymous: free}"):
+        assert warnings_of(f"pools: {{a: {POOL}}}\n{limits}{who}\n") == []
+
+
 def test_the_defaults_warn_of_nothing():
     assert warnings_of(f"pools: {{a: {POOL}}}\n") == []
 

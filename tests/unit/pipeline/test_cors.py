@@ -4,6 +4,7 @@ import pytest
 
 from llmproxy.config.model import CorsConfig
 from llmproxy.pipeline.cors import cors_lines, is_preflight, preflight_lines, without_cors
+from llmproxy.policy.limits.answers import header_lines
 from llmproxy.wire.inbound import InboundRequest
 
 ORIGIN = b"https://chat.example.com"
@@ -34,7 +35,11 @@ def test_by_name():
     lines = sorted_lines(cors_lines(cors, request(Origin=ORIGIN)))
     assert lines[b"Access-Control-Allow-Origin"] == ORIGIN
     assert lines[b"Vary"] == b"Origin"
-    assert b"X-Request-Id" in lines[b"Access-Control-Expose-Headers"]
+    exposed = lines[b"Access-Control-Expose-Headers"].split(b", ")
+    assert b"X-Request-Id" in exposed
+    told = header_lines((10, 9, 6000), (20000, 19900, 100)).split(b"\r\n")[:-1]
+    assert len(told) == 6
+    assert {line.partition(b":")[0] for line in told} < set(exposed)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,10 @@ class AdaptiveConcurrency:
         one = self._limits.get(backend)
         return self.options.first if one is None else int(one.limit)
 
+    def limits(self) -> dict[str, int]:
+        """Those that have been learned, by the backend's id."""
+        return {backend.id: int(one.limit) for backend, one in self._limits.items()}
+
     def may_go(self, backend: Backend) -> bool:
         return backend.load.in_flight < self.limit(backend)
 

@@ -65,7 +65,7 @@ class Bench:
 
     def one_waits(self) -> None:
         queue = self.pool.queue
-        queue.enter(queue.ticket(Request(), self.pool.backends), self.now)
+        queue.enter(queue.ticket(Request(), self.pool.backends), self.now, lambda ticket, reason: None)
 
     def signals(self) -> Signals:
         return self.meter.signals(self.now, 1e9, Replicas(ready=2), cold_start_s=30.0)

@@ -337,7 +337,7 @@ async def test_requests_at_zero_make_one_at_once() -> None:
     await scene.rounds(2)
     assert scene.world.running == {}
     queue = scene.pool.queue
-    queue.enter(queue.ticket(Request(), scene.pool.backends), scene.clock())
+    queue.enter(queue.ticket(Request(), scene.pool.backends), scene.clock(), lambda ticket, reason: None)
     await scene.rounds(1, 0.1)
     assert len(scene.world.running) == 1
 

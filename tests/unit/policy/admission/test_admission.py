@@ -6,6 +6,7 @@ import pytest
 
 from llmproxy.core.backend import Backend, BackendSpec
 from llmproxy.core.condition import parse_condition
+from llmproxy.core.identity import Identity
 from llmproxy.core.ports import Estimate, Moment
 from llmproxy.core.prompt import TokenCounts
 from llmproxy.core.request import Request
@@ -63,7 +64,7 @@ class Scene:
                 return request, backend
         ticket = self.admission.ticket(request, self.backends)
         ticket.owner = request
-        return request, self.admission.enter(ticket, now)
+        return request, self.admission.enter(ticket, now, self.note)
 
     def send(self, request, backend, now):
         backend.load.enter()
@@ -81,8 +82,11 @@ class Scene:
             now,
             choose,
             lambda ticket, backend: self.send(ticket.owner, backend, now),
-            lambda ticket, reason: self.shed.append((ticket.owner, reason)),
+            self.note,
         )
+
+    def note(self, ticket, reason):
+        self.shed.append((ticket.owner, reason))
 
     def tell(self, moment, request, backend, now, **counts):
         if counts:
@@ -323,6 +327,7 @@ def test_adaptive_limits_follow_first_tokens():
     for number in range(60):
         round_trip(0.9, 100 + number * 1.0)
     assert limits.limit(backend) < grown
+    assert report(scene.admission, 200.0)["adaptive_limits"] == {"b0": limits.limit(backend)}
 
 
 def test_plain_pools_know_nothing_and_watch_nothing():
@@ -365,3 +370,15 @@ def test_what_was_under_way_when_a_reload_stopped_watching_is_forgotten():
     scene.costs.backlogs[backend] = 99.0
     assert scene.ask(20_000)[1] is backend
     scene.tell(Moment.FINISHED, request, backend, 1.0)
+
+
+def test_a_flood_that_fills_the_line_keeps_nobody_out():
+    """Twice as many of the flood as may wait, then others: each gets in, at the flood's expense, and nobody is lost."""
+    scene = Scene(1, limit=1, bounds=Bounds(waiting_max=10))
+    refused = [scene.ask(identity=Identity("flood"))[1] for _ in range(20)][1:]
+    assert refused == [None] * 10 + [Reason.FULL] * 9
+    others = [scene.ask(identity=Identity(f"t{number}")) for number in range(4)]
+    assert [reason for _, reason in others] == [None] * 4
+    assert [(request.tenant, reason) for request, reason in scene.shed] == [("flood", Reason.FULL)] * 4
+    assert scene.ask(identity=Identity("flood"))[1] is Reason.FULL
+    assert scene.admission.waiting == 10

@@ -140,6 +140,22 @@ class TestTenantShare:
         share.began("a", NORMAL, BACKENDS[5], 60.0)
         assert share.closed(8, 60.0) == {"a"}
 
+    def test_of_few_backends_a_flood_leaves_one_idle(self):
+        share = TenantShare(AUTO)
+        self.seen(share, ("flood", *"bcdefghi"))
+        self.begins(share, "flood", 1)
+        self.begins(share, "b", 1)
+        self.ends(share, "flood", 1, 10.0)
+        self.ends(share, "b", 1, 10.0)
+        assert share.closed(2, 10.0) == frozenset()
+        share.began("b", NORMAL, BACKENDS[1], 10.0)
+        # It has had more than twice a ninth; so has b, but it is the mean that counts, and b's fades.
+        assert share.closed(2, 10.0) == {"flood", "b"}
+        share.ended("b", BACKENDS[1], 10.0)
+        assert share.closed(2, 10.0) == frozenset()
+        share.began("c", NORMAL, BACKENDS[1], 25.0)
+        assert not {"flood", "b"} & share.closed(2, 25.0)
+
     def test_nothing_is_kept_for_worse_priorities(self):
         share = TenantShare(AUTO)
         self.seen(share, ["acme"], band=HIGH)
@@ -159,6 +175,7 @@ class TestTenantShare:
             self.ends(share, f"t{number}", 1, 5.0)
         assert len(share._seen) == len(share._computing) == sum(share._seen_in) == 2000
         assert [mean.count for mean in share._bands] == [0, 0, 0, 0]
+        assert share._busy == {}
         self.seen(share, ["last"], 99.0)
         assert len(share._seen) == 1
         assert share._computing == {}

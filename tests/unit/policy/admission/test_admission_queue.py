@@ -115,6 +115,48 @@ def test_bounds(bounds, reason):
     assert queue.enter(ticket(bytes=100), 0.0) is None
 
 
+def test_of_all_that_is_wrong_only_a_full_line_may_be_set_right():
+    for bounds, reason in (
+        (Bounds(waiting_max=1, bytes_max=100), Reason.BYTES),
+        (Bounds(waiting_max=1, tenant_waiting_max=1), Reason.TENANT),
+    ):
+        assert entered(Queue(bounds), ticket(bytes=100)).enter(ticket(bytes=1), 0.0) is reason
+
+
+def test_a_full_line_makes_way_for_a_better_priority():
+    queue = Queue(Bounds(waiting_max=40, min_share=0.05))
+    lows = [ticket(str(number), tenant="ab"[number % 3 == 0], band=Band.LOW) for number in range(37)]
+    batch = [ticket("batch", band=Band.BATCH) for _ in range(3)]
+    entered(queue, *lows, *batch)
+    high = ticket("high", band=Band.HIGH)
+    assert queue.gives_way(high) is batch[-1]
+    queue.leave(batch.pop())
+    # They keep two of forty places.
+    assert queue.gives_way(high) is lows[35]
+    queue.leave(lows[35])
+    assert queue.gives_way(high) is lows[34]
+    assert queue.gives_way(ticket("worse", tenant="c", band=Band.BATCH)) is batch[-1]
+    assert Queue(Bounds()).gives_way(high) is None
+
+
+def test_a_worse_priority_takes_nobodys_place():
+    queue = entered(Queue(Bounds(waiting_max=2)), ticket("1"), ticket("2"))
+    assert queue.gives_way(ticket(tenant="b", band=Band.LOW)) is None
+
+
+def test_a_full_line_makes_way_for_whoever_has_a_shorter_one():
+    queue = Queue(Bounds(waiting_max=5))
+    flood = [ticket(str(number), deadline=[9.0, 5.0, 9.0][number]) for number in range(3)]
+    entered(queue, *flood, ticket("b", tenant="b"))
+    other = ticket("b", tenant="b")
+    assert queue.gives_way(other) is flood[2]
+    entered(queue, other)
+    # Three and two: to change places would change nothing.
+    assert queue.gives_way(ticket("b", tenant="b")) is None
+    assert queue.gives_way(ticket("c", tenant="c")) is flood[2]
+    assert queue.gives_way(ticket()) is None
+
+
 def test_one_body_however_large_may_wait_alone():
     queue = entered(Queue(Bounds(bytes_max=10)), ticket(bytes=100))
     assert queue.bytes == 100
