@@ -51,6 +51,7 @@ async def _scaled(port: int, admin_port: int, most: int) -> int:
                 "capacity": {"requests_per_s": 4},
                 "policies": [{"demand": {"hold": "20s", "dig_off": "5s", "silence": "0s"}}],
                 "behavior": {"down": {"window": "10s"}},
+                "budget": {"price_per_hour": 2.5},
                 "actuator": {"kind": "process", "command": engine, "directory": folder, "on_exit": "stop"},
             },
         }
@@ -80,7 +81,10 @@ _MANY: Final = (
     "  for i in $(seq 100); do curl -s http://127.0.0.1:{port}/v1/chat/completions -H 'Content-Type: application/json' "
     "{question} > /dev/null & done\n"
 )
-_WATCH: Final = "Scaling: http://127.0.0.1:{admin_port}/admin/scaling/demo, and .../demo/decisions\n"
+_WATCH: Final = (
+    "Scaling: http://127.0.0.1:{admin_port}/admin/scaling/demo, and .../demo/decisions (why)\n"
+    "Costs:   http://127.0.0.1:{admin_port}/admin/costs (at 2.50 an hour for each engine)\n"
+)
 _PAGES: Final = "Metrics: http://127.0.0.1:{admin_port}/metrics\nPools:   http://127.0.0.1:{admin_port}/admin/pools\n"
 
 

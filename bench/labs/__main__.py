@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from bench.labs import LABS, Lab
 from bench.labs.failure import LabFailed
-from bench.labs.noise import NoiseMeter
+from bench.labs.noise import NoiseMeter, StandStill
 from bench.labs.report import Held, print_table, save
 from bench.labs.stage import Stage
 from bench.machine import commit, describe
@@ -42,9 +42,11 @@ def _arguments() -> argparse.Namespace:
 async def _hold(lab: Lab, directory: Path) -> Held:
     directory.mkdir()
     held, meter, begin = Held(lab), NoiseMeter(), time.monotonic()
+    still = StandStill()
     try:
         async with asyncio.timeout(lab.limit_s), Stage(directory) as stage:
-            held.findings = await lab.run(stage)
+            with still:
+                held.findings = await lab.run(stage)
     except TimeoutError:
         held.failure = f"not over after {lab.limit_s:g} s"
     except (LabFailed, OSError) as error:
@@ -52,7 +54,7 @@ async def _hold(lab: Lab, directory: Path) -> Held:
     except Exception as error:  # a defect, in the lab or in the answers it got, must not cost the other labs
         traceback.print_exc()
         held.failure = escape(f"{type(error).__name__}: {error}")
-    held.took_s, held.others_share = time.monotonic() - begin, meter.others_share()
+    held.took_s, held.others_share, held.stood_still_s = time.monotonic() - begin, meter.others_share(), still.for_s
     return held
 
 

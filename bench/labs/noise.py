@@ -1,9 +1,12 @@
-"""How much of the machine somebody else used: a bound missed on a busy machine may say nothing of the proxy."""
+"""How much of the machine somebody else used, and how long a lab stood still: a bound missed on a busy machine may say
+nothing of the proxy."""
 
+import asyncio
 import os
 import resource
 import time
 from pathlib import Path
+from types import TracebackType
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _IDLE = (3, 4)
@@ -22,6 +25,36 @@ class NoiseMeter:
         """The part of all cores that others used, 0 to 1."""
         capacity_s = (time.monotonic() - self._began_at) * (os.cpu_count() or 1)
         return max(0.0, (_busy_s() - self._busy_s) - (_own_s() - self._own_s)) / capacity_s
+
+
+class StandStill:
+    """`with StandStill() as still:` inside a loop; `still.for_s` is how long that did nothing at all, in pieces of more
+    than a second: the process was stopped, or got no core."""
+
+    _LOOK_S = 0.2
+    _LATE_S = 1.0
+
+    def __init__(self) -> None:
+        self.for_s = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> "StandStill":
+        self._wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._next.cancel()
+
+    def _look(self) -> None:
+        late_s = time.monotonic() - self._due
+        self.for_s += late_s if late_s > self._LATE_S else 0.0
+        self._wait()
+
+    def _wait(self) -> None:
+        self._due = time.monotonic() + self._LOOK_S
+        self._next = self._loop.call_later(self._LOOK_S, self._look)
 
 
 def _busy_s() -> float:

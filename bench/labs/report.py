@@ -24,6 +24,7 @@ class Held:
     failure: str = ""
     took_s: float = 0.0
     others_share: float = 0.0
+    stood_still_s: float = 0.0
 
     @property
     def met(self) -> bool:
@@ -42,18 +43,26 @@ def print_table(console: Console, labs: Sequence[Held]) -> None:
                 held.lab.name, finding.figure, _number(finding.found, finding.unit), bound, _mark(finding.met)
             )
         if held.failure:
-            table.add_row(held.lab.name, held.failure, "-", "-", "[red]failed[/]")
+            table.add_row(held.lab.name, held.failure.split("\n")[0], "-", "-", "[red]failed[/]")
         table.add_section()
     console.print(table)
     for held in labs:
         for finding in held.findings:
             for note in finding.notes[:_NOTES]:
                 console.print(f"{held.lab.name}: {finding.figure}: {note}", markup=False, highlight=False)
+        for line in held.failure.split("\n")[1:]:
+            console.print(f"{held.lab.name}: {line}")
     noisy = [f"{held.lab.name} ({100 * held.others_share:.0f} %)" for held in labs if held.others_share > _NOISY]
     if noisy:
         console.print(
             "[yellow]Not a quiet machine:[/] others used a good part of it during "
             f"{', '.join(noisy)}. A time beyond its bound there says little; run it again."
+        )
+    stopped = [f"{held.lab.name} ({held.stood_still_s:.0f} s)" for held in labs if held.stood_still_s > 0]
+    if stopped:
+        console.print(
+            "[yellow]Stood still:[/] the lab was stopped, or got no core, during "
+            f"{', '.join(stopped)}. A bound that was missed there says nothing; run it again."
         )
 
 
@@ -67,6 +76,7 @@ def save(labs: Sequence[Held], about: dict[str, Any], to: Path) -> None:
                 "failure": held.failure or None,
                 "took_s": round(held.took_s, 1),
                 "others_share": round(held.others_share, 3),
+                "stood_still_s": round(held.stood_still_s, 1),
                 "findings": [
                     {
                         "figure": finding.figure,

@@ -9,13 +9,12 @@ not, so it sees a ramp of half a minute late, by the queue: the wait is what tha
 """
 
 import asyncio
-import itertools
 import json
 import os
 import re
 import signal
 import time
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +23,8 @@ from bench.labs.base import Finding, Lab, never, no_less_than, no_more_than, per
 from bench.labs.client import Client
 from bench.labs.failure import LabFailed
 from bench.labs.fleet import Fleet, fleet
-from bench.labs.stage import Stage, metric, until
+from bench.labs.scaling_course import Course
+from bench.labs.stage import ConfigFile, Stage, metric, until
 
 _STARTUP_S = 5
 _SLOTS = 16
@@ -32,7 +32,11 @@ _TOKENS = 10
 _ITL_MS = 80
 _REPLICA_PER_S = 20.0
 _LOW, _MIDDLE, _HIGH = 10.0, 50.0, 100.0
-_LEGS_S = {"low": 5.0, "up": 25.0, "further up": 30.0, "high": 10.0, "down": 12.0, "low again": 72.0}
+_DRAIN_MAX_S = 20.0
+_PLAY_MAX_S = 225.0
+"""It takes 180 s; then time is left to say where it stood, and to end it."""
+_ASK_MAX_S = 3.0
+_LEGS_S = {"low": 5.0, "up": 25.0, "further up": 30.0, "high": 10.0, "down": 12.0, "low again": 85.0}
 _ENGINE = (
     f"--ttft 0 --itl {_ITL_MS} --prefill 0 --slowdown 0 --max-num-seqs {_SLOTS} --startup {_STARTUP_S} "
     "--shutdown-timeout 2"
@@ -41,7 +45,7 @@ _SCALING = {
     "min": 0,
     "max": 8,
     "interval": "1s",
-    "drain": "20s",
+    "drain": f"{_DRAIN_MAX_S:g}s",
     "max_concurrency": _SLOTS,
     "capacity": {"requests_per_s": _REPLICA_PER_S},
     "policies": [{"demand": {"hold": "15s", "dig_off": "5s"}}, "forecast"],
@@ -49,37 +53,33 @@ _SCALING = {
 }
 
 
-@dataclass
-class Course:
-    """The replicas over time: when, how many wanted and how many serving; and the leg of the load."""
-
-    rows: list[tuple[float, int, int]] = field(default_factory=list)
-    legs: dict[str, tuple[float, float]] = field(default_factory=dict)
-    serve_now: set[str] = field(default_factory=set)
-
-    def turns(self, begin: float, end: float) -> int:
-        """How often the number wanted changed its direction."""
-        wanted = [desired for at, desired, _ in self.rows if begin <= at < end]
-        steps = [after - before for before, after in itertools.pairwise(wanted) if after != before]
-        return sum((one > 0) != (other > 0) for one, other in itertools.pairwise(steps))
-
-    def serving(self, begin: float, end: float) -> list[int]:
-        return [serving for at, _, serving in self.rows if begin <= at < end]
-
-
 async def run(stage: Stage) -> list[Finding]:
     config = stage.config([])
     async with fleet(stage, config.path.with_suffix(".engines"), _ENGINE, _SCALING, config) as there:
-        return await _held(stage, there, config)
+        course, load = Course(), Arrivals(there.proxy.port, tokens=_TOKENS)
+        try:
+            async with asyncio.timeout(_PLAY_MAX_S):
+                return await _held(stage, there, config, course, load)
+        except (TimeoutError, LabFailed) as error:
+            what = f"not over after {_PLAY_MAX_S:g} s" if isinstance(error, TimeoutError) else str(error)
+            raise LabFailed(f"{what}\n{await _state(there, course, load)}") from error
 
 
-async def _held(stage: Stage, there: Fleet, config: Any) -> list[Finding]:
-    load = Arrivals(there.proxy.port, tokens=_TOKENS)
+async def _state(there: Fleet, course: Course, load: Arrivals) -> str:
+    """Where everything stands, as far as it can be learned."""
+    under_way = {id: answer.sent_at for id, answer in load.answers.items() if not answer.over.is_set()}
+    decisions = b""
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_ASK_MAX_S), await Client.open(there.proxy.admin_port) as admin:
+            decisions = await admin.get("/admin/scaling/lab/decisions")
+    return course.told(under_way, decisions, there.proxy.said)
+
+
+async def _held(stage: Stage, there: Fleet, config: ConfigFile, course: Course, load: Arrivals) -> list[Finding]:
     admin = await stage.client(there.proxy.admin_port)
     first = await load.ask()
     if first.status != 200:
         raise LabFailed(f"the first request: status {first.status}: {first.body[-200:]!r}")
-    course = Course()
     watching = asyncio.create_task(_watch(await stage.client(there.proxy.admin_port), course))
     try:
         killed, dead, repaired_s = await _play(load, there, course)
@@ -98,8 +98,9 @@ async def _held(stage: Stage, there: Fleet, config: Any) -> list[Finding]:
     waits = [line["queue_ms"] or 0.0 for line in log if line["request_id"] != "r1"]
     removed = re.findall(r"stopping (\S+): (.*)", there.proxy.said)
     undrained = [f"{id}: {why}" for id, why in removed if why != "drained, or given up"]
+    given_up = [f"{id}: {took_s:.1f} s" for id, took_s in course.drained_s.items() if took_s >= _DRAIN_MAX_S - 1]
     late = re.findall(r"replica \S+ has not come up.*", there.proxy.said)
-    print_course(course)
+    print("serving/wanted:", ", ".join(course.changes()))
     return [
         no_more_than("from zero: the first answer, with a start of 5 s", first.ended_at - first.sent_at, 15, "s"),
         no_less_than("requests", len(load.answers), 4500),
@@ -112,10 +113,11 @@ async def _held(stage: Stage, there: Fleet, config: Any) -> list[Finding]:
         no_less_than("replicas at the height", max(course.serving(*high)), 5),
         no_more_than("replicas at the height", max(course.serving(high[0], end)), 8),
         no_more_than("replicas in the end", course.serving(end - 2, end + 1)[-1], 2),
+        never("legs with more than one change of direction", course.restless(1)),
         no_more_than("changes of direction on the way up", course.turns(*up), 1),
         no_more_than("changes of direction on the way down", course.turns(*down), 1),
         no_less_than("replicas removed", len(removed), 3),
-        never("of these, not drained", [*undrained, *late]),
+        never("of these, not drained", [*undrained, *given_up, *late]),
         never("retried, but for those at the killed one", _not_at(log, retried, dead)),
         no_more_than("until the killed one is replaced", repaired_s, 20, "s"),
         never("starts that failed", ["start"] * int(starts["failed"])),
@@ -145,7 +147,7 @@ async def _play(load: Arrivals, there: Fleet, course: Course) -> tuple[str, floa
         "down": (_HIGH, _LOW),
         "low again": (_LOW, _LOW),
     }.items():
-        seconds, begin = _LEGS_S[name], time.monotonic()
+        course.leg, seconds, begin = name, _LEGS_S[name], time.monotonic()
         if name == "further up":
             killing = asyncio.create_task(_kill(there, course, 8.0))
         await load.run(lambda t: rate_from + (rate_to - rate_from) * t / seconds, seconds)  # noqa: B023
@@ -156,33 +158,20 @@ async def _play(load: Arrivals, there: Fleet, course: Course) -> tuple[str, floa
 
 async def _kill(there: Fleet, course: Course, after_s: float) -> tuple[str, float, float]:
     await asyncio.sleep(after_s)
-    before = course.rows[-1][2]
+    wanted = course.rows[-1][1]
     id, pid = next((id, pid) for id, pid in there.processes().items() if id in course.serve_now)
     os.killpg(pid, signal.SIGKILL)
     dead, began = time.time(), time.monotonic()
     await until(
-        lambda: id not in course.serve_now and course.rows[-1][2] >= before, "another in the killed one's place"
+        lambda: id not in course.serve_now and len(course.serve_now) >= wanted, "another in the killed one's place"
     )
     return id, dead, time.monotonic() - began
 
 
 async def _watch(admin: Client, course: Course) -> None:
     while True:
-        view = json.loads(await admin.get("/admin/scaling/lab"))
-        course.serve_now = {one["id"] for one in view["replicas"] if one["stage"] == "serving"}
-        course.rows.append((time.monotonic(), view["desired"] or 0, len(course.serve_now)))
+        course.saw(json.loads(await admin.get("/admin/scaling/lab")), time.monotonic())
         await asyncio.sleep(0.2)
 
 
-def print_course(course: Course) -> None:
-    """The number of replicas wherever it changed, for whoever reads along."""
-    began, last = course.legs["low"][0], (-1, -1)
-    words = []
-    for at, desired, serving in course.rows:
-        if (desired, serving) != last:
-            last = desired, serving
-            words.append(f"{at - began:.0f}s {serving}/{desired}")
-    print("serving/wanted:", ", ".join(words))
-
-
-LAB = Lab("scaling", "Replicas follow a load that rises and falls", run, limit_s=240.0)
+LAB = Lab("scaling", "Replicas follow a load that rises and falls", run, limit_s=270.0)

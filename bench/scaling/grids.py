@@ -25,16 +25,24 @@ GRIDS: Final[Mapping[str, tuple[type[Any], Mapping[str, tuple[float, ...]]]]] = 
             "target": (0.65, 0.7, 0.72, 0.74, 0.76, 0.8, 0.85),
             "down_window_s": (60.0, 120.0, 150.0, 300.0),
             "metric_s": (15, 60),
+            "tolerance": (0.1, 0.05),
         },
     ),
-    "kpa": (KpaOptions, {"target": (0.5, 0.55, 0.6, 0.65, 0.7, 0.8), "panic_threshold": (1.5, 2.0)}),
+    "kpa": (
+        KpaOptions,
+        {
+            "target": (0.5, 0.55, 0.6, 0.65, 0.7, 0.8),
+            "panic_threshold": (1.5, 2.0),
+            "stable_window_s": (60, 120, 300),
+        },
+    ),
     "kpa_delayed": (KpaOptions, {"target": (0.6, 0.65, 0.7, 0.75), "scale_down_delay_s": (120.0, 300.0, 600.0)}),
     "keda": (
         KedaOptions,
-        {"threshold": (4.0, 16.0, 64.0), "minimum": (13, 16, 20, 24, 28), "down_window_s": (60.0, 300.0)},
+        {"threshold": (1.0, 4.0, 16.0, 64.0), "minimum": (13, 16, 20, 24, 28), "down_window_s": (60.0, 300.0)},
     ),
 }
-"""`kpa` is Knative as it comes, without a delay for scaling down; `kpa_delayed` is given one."""
+"""`kpa` has no delay for scaling down, as it comes; `kpa_delayed` is given one."""
 QUICK: Final = 3
 
 

@@ -14,9 +14,11 @@ _COLOURS = {ProbeResult.OK: "green", ProbeResult.SLEEPING: "yellow", ProbeResult
 
 
 def tables(config: Config) -> Iterator[Table]:
-    """Ports, pools, backends, models, routes (if any) and limits."""
+    """Ports, pools, scaling (if any), backends, models, routes (if any) and limits."""
     yield _ports(config)
     yield _pools(config)
+    if any(pool.scaling is not None for pool in config.pools.values()):
+        yield _scaling(config)
     yield _backends(config)
     yield _models(config)
     if config.routes:
@@ -61,13 +63,29 @@ def _pools(config: Config) -> Table:
             table,
             name,
             _policy(pool.policy),
-            str(len(pool.backends)),
+            str(len(pool.backends)) if pool.backends or pool.scaling is None else "scaled",
             _upstream_key(config, pool),
             str(pool.retry.attempts),
             f"{pool.queue.max} for {format_duration(pool.queue.wait)}",
             _limit(pool.timeouts.first_byte),
             _limit(pool.timeouts.total),
         )
+    return table
+
+
+def _scaling(config: Config) -> Table:
+    table = _table("Scaling", "pool", "replicas", "policies", "at most", "by")
+    for name, pool in config.pools.items():
+        scaling = pool.scaling
+        if scaling is None:
+            continue
+        budget = scaling.budget
+        sums = () if budget is None else ((budget.per_hour, "an hour"), (budget.per_month, "a month"))
+        paid = ", ".join(
+            f"{amount:g} {budget.currency} {time}" for amount, time in sums if budget and amount is not None
+        )
+        policies = ", ".join(policy.name for policy in scaling.policies) or "demand, forecast"
+        _row(table, name, f"{scaling.min} to {scaling.max}", policies, paid or "no limit", scaling.actuator.kind)
     return table
 
 

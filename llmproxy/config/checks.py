@@ -4,8 +4,10 @@ Each check yields the path and the message of what is wrong. They run on a draft
 nothing about the others.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
+from typing import Any
 
 from llmproxy.config.auth_checks import check_auth, tiers_named
 from llmproxy.config.backend import BackendConfig
@@ -30,6 +32,7 @@ def cross_check(draft: Draft, check_policy: PolicyCheck | None) -> Iterator[Find
     yield from _ports(draft)
     yield from check_auth(draft)
     yield from _tiers(draft)
+    yield from _queries(draft)
     if check_policy is not None:
         yield from _policies(draft, check_policy)
 
@@ -109,6 +112,27 @@ def _tiers(draft: Draft) -> Iterator[Finding]:
                 yield path, f"there is no model {path[-1]!r}{did_you_mean(str(path[-1]), models)}"
 
 
+def _queries(draft: Draft) -> Iterator[Finding]:
+    """Signals from outside that a scaling policy looks at, and nobody asks for."""
+    for pool in draft.entries(("pools",)):
+        known = [str(path[-1]) for path in draft.entries((*pool, "scaling", "prometheus"))]
+        for entry in draft.entries((*pool, "scaling", "policies")):
+            for path, text in _texts(entry, draft.raw(entry)):
+                for name in dict.fromkeys(re.findall(r"\bprometheus\.(\w+)", text)):
+                    if name not in known:
+                        hint = did_you_mean(name, known)
+                        yield path, f"scaling.prometheus has no query {name!r}{hint}: nothing would ever come of it"
+
+
+def _texts(path: Path, value: Any) -> Iterator[tuple[Path, str]]:
+    """What is written in the options of a policy, and where."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts((*path, str(key)), inner)
+
+
 def _policies(draft: Draft, check_policy: PolicyCheck) -> Iterator[Finding]:
     for pool in draft.entries(("pools",)):
         path = (*pool, "policy")
@@ -142,6 +166,12 @@ def _scaling_advice(path: Path, pool: PoolConfig, scaling: ScalingConfig) -> Ite
         yield (*path, "queue", "wait"), "shorter than cold_start: who comes when there is no replica is turned away"
     if scaling.warm_pool.size >= scaling.max:
         yield (*path, "scaling", "warm_pool", "size"), "max counts the warm pool too: none is left to serve"
+    budget = scaling.budget
+    if budget is not None and budget.per_hour is not None and not scaling.tiers_of_capacity:
+        pays_for = int(budget.per_hour / budget.price_per_hour + 1e-9)
+        if pays_for < max(scaling.min, 1):
+            what = f"{pays_for} at once, and min is {scaling.min}" if pays_for else "no replica at all"
+            yield (*path, "scaling", "budget", "per_hour"), f"pays for {what}"
     if scaling.max_concurrency is None:
         yield (
             (*path, "scaling", "max_concurrency"),

@@ -44,9 +44,12 @@ class Horizon:
 
 def _horizon(value: object) -> Horizon:
     match = _AFTER_COLD_START.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return Horizon(duration_s(value))
-    return Horizon(duration_s(match[1]) if match[1] is not None else 0.0, after_cold_start=True)
+    try:
+        if match is None:
+            return Horizon(duration_s(value))
+        return Horizon(duration_s(match[1]) if match[1] is not None else 0.0, after_cold_start=True)
+    except ValueError as error:
+        raise ValueError(f"{error}, or cold_start, or cold_start + 60s") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 By the hour: never more replicas than an hour of them costs, so no hour can, however the hours are cut. By the month:
 what is left, less what the minimum will cost until the month is over, is what may be spent above the minimum, and never
-so fast that it would be gone within three hours, as what is let go costs money for as long as it drains; when not even
-the minimum can be paid to the end, as many as can. What is spent counts every replica that exists: starting, serving,
-draining and asleep.
+so fast that it, or the next month's, would be gone within three hours, as what is let go costs money for as long as it
+drains; when not even the minimum can be paid to the end, as many as can. What is spent counts every replica that
+exists: starting, serving, draining and asleep.
 """
 
 from dataclasses import dataclass
@@ -97,10 +97,9 @@ class Purse:
         spare = left - minimum * price * remaining_h
         if left <= 0:
             return 0.0
-        if spare < 0:
-            return left / remaining_h
-        # Those that drain into the next month are paid for from that one's budget.
-        return minimum * price + min(spare / min(remaining_h, _AHEAD_H), per_month / _AHEAD_H)
+        most = left / remaining_h if spare < 0 else minimum * price + spare / min(remaining_h, _AHEAD_H)
+        # What runs on into the next month, the minimum too, is paid for from that one's budget.
+        return min(most, per_month / _AHEAD_H)
 
     def _alerts(self, hour: float, month: float) -> list[str]:
         budget, spent, found = self._budget, self.spent, []

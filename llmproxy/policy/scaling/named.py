@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from llmproxy.policy.scaling.base import Signals
+from llmproxy.policy.scaling.options import suggestion
 from llmproxy.policy.scaling.tokens import Unit
 
 QUERY_PREFIX: Final = "prometheus."
@@ -93,5 +94,4 @@ def known_signal(value: object) -> str:
     known = units()
     if isinstance(value, str) and known.get(value) is not None:
         return value
-    from_near = ", ".join(sorted(known))
-    raise ValueError(f"{value!r} is no signal, only {from_near} and {QUERY_PREFIX}NAME")
+    raise ValueError(f"{value!r} is no signal{suggestion(str(value), [*known, f'{QUERY_PREFIX}NAME'])}")

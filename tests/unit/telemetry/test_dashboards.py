@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from llmproxy.telemetry.table import Kind, by_name
 
-FILES = sorted((Path(__file__).parents[3] / "config" / "grafana").glob("*.json"))
+CONFIG = Path(__file__).parents[3] / "config"
+FILES = sorted((CONFIG / "grafana").glob("*.json"))
 BUILT_IN = {"le"}
 
 
@@ -90,6 +92,13 @@ def test_scaling_lies_over_latency_queue_and_cost(file: Path) -> None:
         assert f"llmproxy_{name}" in shown
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
+
+
+def test_every_metric_of_the_alerts_exists() -> None:
+    groups = yaml.safe_load((CONFIG / "prometheus-scaling-rules.yml").read_text())["groups"]
+    found = [rule["expr"] for group in groups for rule in group["rules"]]
+    assert len(found) > 5
+    assert {expression: mistakes(expression) for expression in found if mistakes(expression)} == {}
 
 
 def test_a_wrong_name_is_found() -> None:

@@ -130,6 +130,8 @@ def test_the_last_money_is_kept_for_those_that_drain():
     purse.pay(2, begin + 2 * 3600.0)
     assert purse.affordable(0, begin + 2 * 3600.0) == 0
     assert purse.affordable(0, month_of(1e9)[1] - 60.0) <= 2, "nor does the next month pay for more than it can"
+    small = Purse(Budget(price=1.5, per_month=0.5))
+    assert small.affordable(1, month_of(1e9)[1] - 60.0) == 0, "nor for a minimum that it cannot pay three hours of"
 
 
 def test_alerts_come_once_in_a_month():

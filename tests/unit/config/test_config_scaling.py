@@ -1,0 +1,64 @@
+"""What is checked between a pool's scaling and what it leans on, and how it is shown."""
+
+import pytest
+from typer.testing import CliRunner
+
+from llmproxy.cli import app
+from llmproxy.config import parse
+from llmproxy.policies import check_policy
+
+POOL = """\
+pools:
+  a:
+    scaling:
+      max_concurrency: 8
+      actuator: {kind: webhook, url: 'http://w', secret: s}
+"""
+
+
+def warnings_of(text):
+    found = []
+    parse(POOL + text, "f", env={}, on_warning=found.append)
+    return [str(problem) for problem in found]
+
+
+@pytest.mark.parametrize(
+    ("policy", "at"),
+    [
+        ("rules: {up: 'prometheus.backlog > 5'}", "a.scaling.policies[0].rules.up"),
+        ("{name: hold, options: {down: 'avg(prometheus.backlog) < 5 for 60s'}}", "a.scaling.policies[0].options.down"),
+        ("target: {signal: prometheus.backlog, value: 3}", "a.scaling.policies[0].target.signal"),
+    ],
+)
+def test_a_query_that_nobody_asks(errors_of, policy, at):
+    query = "      prometheus: {backlogs: {url: 'http://p', query: up}}\n"
+    [found] = errors_of(f"{POOL}{query}      policies:\n        - {policy}\n", check_policy=check_policy)
+    assert found.startswith(f"8: pools.{at}: scaling.prometheus has no query 'backlog'; did you mean `backlogs`?")
+    right = query.replace("backlogs", "backlog")
+    assert parse(f"{POOL}{right}      policies:\n        - {policy}\n", "f", env={}, check_policy=check_policy)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("min: 1, max: 4", None),
+        ("min: 2, max: 4, budget: {price_per_hour: 2.5, per_hour: 5}", None),
+        ("min: 2, max: 4, budget: {price_per_hour: 2.5, per_hour: 4.99}", "pays for 1 at once, and min is 2"),
+        ("min: 0, max: 4, budget: {price_per_hour: 2.5, per_hour: 1}", "pays for no replica at all"),
+    ],
+)
+def test_a_budget_that_does_not_pay_for_the_least(text, said):
+    found = warnings_of("".join(f"      {part}\n" for part in text.split(", ", 2)))
+    assert len(found) == (said is not None)
+    assert said is None or (said in found[0] and "pools.a.scaling.budget.per_hour: " in found[0])
+
+
+def test_check_shows_how_a_pool_scales(tmp_path):
+    path = tmp_path / "proxy.yaml"
+    path.write_text(POOL + "      max: 4\n      budget: {price_per_hour: 2, per_hour: 20}\n      policies: [demand]\n")
+    result = CliRunner().invoke(app, ["check", str(path)])
+    assert result.exit_code == 0
+    for shown in ("Scaling", "scaled", "1 to 4", "demand", "20 USD an hour", "webhook"):
+        assert shown in result.stdout
+    path.write_text("pools: {a: {backends: ['http://a']}}\n")
+    assert "Scaling" not in CliRunner().invoke(app, ["check", str(path)]).stdout
