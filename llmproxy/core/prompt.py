@@ -5,6 +5,8 @@ from typing import Final
 
 BLOCK_BYTES: Final = 2048
 """Bytes of canonical prompt in a block: some 512 tokens of English."""
+TOKENS_PER_BYTE: Final = 0.25
+"""Until a model's own ratio is known: some four bytes of English, or of JSON, are a token."""
 
 
 class Prompt:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Backlogged
+from llmproxy.core.prompt import TOKENS_PER_BYTE
 from llmproxy.pipeline.exchange import Exchange
 from llmproxy.pipeline.snapshot import Target
-from llmproxy.policy.limits.estimate import TOKENS_PER_BYTE
 
 
 def size_up(x: Exchange, target: Target) -> None:

@@ -31,9 +31,9 @@ from typing import ClassVar
 
 from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Moment
-from llmproxy.core.prompt import BLOCK_BYTES
+from llmproxy.core.prompt import BLOCK_BYTES, TOKENS_PER_BYTE
 from llmproxy.core.request import Request
-from llmproxy.policy.routing.prefix_index import TOKENS_PER_BYTE, PrefixIndex, capacity_blocks
+from llmproxy.policy.routing.prefix_index import PrefixIndex, capacity_blocks
 
 
 @dataclass(frozen=True, slots=True)

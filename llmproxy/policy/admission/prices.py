@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from math import inf
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from llmproxy.core.backend import Backend
 from llmproxy.core.ports import Backlogged, Estimate, RoutingPolicy
+from llmproxy.core.prompt import TOKENS_PER_BYTE
 from llmproxy.core.request import Request
 from llmproxy.policy.admission.deadline import Margin, parse_timeout
 from llmproxy.policy.admission.foresight import FirstTokens, Patience
@@ -14,9 +15,6 @@ from llmproxy.policy.admission.options import AdmissionOptions
 from llmproxy.policy.admission.ticket import Band, Ticket
 
 W = TypeVar("W")
-
-TOKENS_PER_BYTE: Final = 0.25
-"""Where the routing policy has no estimate."""
 
 
 class Prices(Generic[W]):
@@ -41,6 +39,7 @@ class Prices(Generic[W]):
         self._backends = len(backends)
         if isinstance(known, Ticket):
             return known
+        # Unless the routing policy has an estimate.
         tokens = request.body_bytes * TOKENS_PER_BYTE
         estimate = Estimate(tokens, self._firsts.expected_s(request.body_bytes), 0.0)
         if self._estimates is not None and backends:

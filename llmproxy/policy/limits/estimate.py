@@ -2,10 +2,9 @@
 
 from collections import OrderedDict
 
+from llmproxy.core.prompt import TOKENS_PER_BYTE
 from llmproxy.policy.limits.recent import Remembered, make_room
 
-TOKENS_PER_BYTE = 0.25
-"""Of English, until it is learned."""
 _OUTPUT_TOKENS = 256
 _BINS = 48
 """Each half an octave: 2^23 tokens at the end."""

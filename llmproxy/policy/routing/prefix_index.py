@@ -4,10 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from llmproxy.core.backend import Backend
-from llmproxy.core.prompt import BLOCK_BYTES
-
-TOKENS_PER_BYTE = 0.25
-"""Of JSON text, until a model's own ratio is known: some four bytes of English are a token."""
+from llmproxy.core.prompt import BLOCK_BYTES, TOKENS_PER_BYTE
 
 
 class PrefixIndex:

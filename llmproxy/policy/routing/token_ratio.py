@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from llmproxy.policy.routing.prefix_index import TOKENS_PER_BYTE
+from llmproxy.core.prompt import TOKENS_PER_BYTE
 
 _PRIOR_BYTES: Final = 20_000.0
 _MEMORY_BYTES: Final = 5_000_000.0

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from llmproxy.core.prompt import BLOCK_BYTES
+from llmproxy.core.prompt import BLOCK_BYTES, TOKENS_PER_BYTE
 from llmproxy.sim.trace import BLOCK_TOKENS, Arrival, regrid
 from llmproxy.sim.traces.lines import LeftOut, Lines
 from llmproxy.sim.traces.mooncake import json_object
 from llmproxy.sim.traces.numbers import moment, seconds, tokens
-
-_TOKENS_PER_BYTE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class AccessLogFormat:
         entries = sorted(lines.parsed(lambda line: _entry(line, pool)), key=lambda entry: entry.at_s)
         per_byte = _tokens_per_byte(entries)
         per_block = _tokens_per_block(entries)
-        anyone = median(per_byte.values()) if per_byte else _TOKENS_PER_BYTE
+        anyone = median(per_byte.values()) if per_byte else TOKENS_PER_BYTE
         for entry in entries:
             prompt = entry.prompt_tokens
             if prompt is None:
