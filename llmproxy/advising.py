@@ -17,7 +17,9 @@ from typing import Any, Final
 from llmproxy.config.scaling import ScalingConfig
 from llmproxy.control.scaling.pool_scaler import PoolScaler
 from llmproxy.core.clock import Clock
+from llmproxy.policy.scaling.money import Budget
 from llmproxy.policy.scaling.stabiliser import Behavior, Direction
+from llmproxy.scaling_parts import budget_of
 from llmproxy.sim.scaling.fleet import Model
 from llmproxy.sim.scaling.recommend import Advice, Recommendation, Setup, recommend
 from llmproxy.sim.scaling.traffic import Rates, Window, arrivals
@@ -28,6 +30,7 @@ _LEAST_MINUTES: Final = 30
 _GAP_MAX: Final = 10
 """Minutes without a record that are filled with the last one; a longer absence is time without traffic."""
 _LASTS_S: Final = 8
+_BY_SIGNAL: Final = frozenset({"rules", "hold", "steps", "target"})
 _LIMIT_S: Final = 900.0
 _KEPT_S: Final = 600.0
 
@@ -52,6 +55,9 @@ class Job:
     cold_start_s: int
     unix_s: float
     rates: Sequence[float]
+    budget: Mapping[str, Any] | None = None
+    not_replayed: Sequence[str] = ()
+    """In words, to be told with the answer."""
 
 
 def job_of(
@@ -73,6 +79,7 @@ def job_of(
         raise Unadvised("there was no traffic")
     named = tuple((one.name, one.options) for one in settings.policies) or (("demand", None), ("forecast", None))
     up, down = settings.behavior.up, settings.behavior.down
+    budget = None if settings.tiers_of_capacity else budget_of(settings)
     return Job(
         named,
         settings.min,
@@ -86,7 +93,21 @@ def job_of(
         max(round(cold_start_s), 0),
         unix_s,
         rates,
+        None if budget is None else asdict(budget),
+        not_replayed(settings, [name for name, _ in named]),
     )
+
+
+def not_replayed(settings: ScalingConfig, policies: Sequence[str]) -> list[str]:
+    """What of a pool's settings the simulator does not know."""
+    found = []
+    if settings.tiers_of_capacity:
+        found.append("tiers_of_capacity: all replicas are taken as one of worth 1, and a budget is left out")
+    if settings.warm_pool.size:
+        found.append("warm_pool: every start takes the whole cold start, and replicas at rest are not counted")
+    if not _BY_SIGNAL.isdisjoint(policies):
+        found.append("signals of engines, GPUs, latencies and outside queries: policies have no opinion by them")
+    return found
 
 
 def by_minute(points: Sequence[tuple[int, tuple[float | None, ...]]]) -> tuple[list[float], float]:
@@ -112,9 +133,10 @@ def advise_on(job: Job, traffic: Sequence[int]) -> dict[str, Any]:
     model = Model(job.cold_start_s, job.begins_per_s, job.lasts_s, job.wait_max_s)
     behavior = Behavior(Direction(**job.up), Direction(**job.down))
     policies = tuple((name, options) for name, options in job.policies)
-    setup = Setup(policies, job.least, job.most, behavior, job.changes_per_hour)
+    budget = None if job.budget is None else Budget(**{**job.budget, "alert_at": tuple(job.budget["alert_at"])})
+    setup = Setup(policies, job.least, job.most, behavior, job.changes_per_hour, budget)
     found = recommend(setup, model, traffic, unix_s=job.unix_s, objective=OBJECTIVE)
-    return _shown(found, len(traffic) / 3600)
+    return {**_shown(found, len(traffic) / 3600), "not_replayed": list(job.not_replayed)}
 
 
 def _shown(advice: Advice, hours: float) -> dict[str, Any]:

@@ -124,6 +124,7 @@ class App:
             audit=audit,
             on_ready=lambda pool: self.handler.room(pool).freed(),
             on_heard=lambda pool: self._registrations.heard(pool),
+            makers=lambda now: self.handler.response_ids.makers_of_late(now),
         )
         self._adviser = Adviser(lambda: self.autoscaling.all.scalers, self._scaling_of, clock)
         self._discovery = FileDiscovery(self._registrar)
@@ -166,6 +167,7 @@ class App:
             local=LocalAnswers(self._catalog.names, time.time()),
         )
         self.handler.prefix_secret = self._prefix_secret
+        self.handler.hot = self.autoscaling.hot
         self.handler.gate = await self._access.configure(self.config)
         self.handler.limiter = await self._limiting.prepare(self.config)
         await self._access.commit(self.config)

@@ -3,8 +3,9 @@
 import logging
 import random
 import secrets
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.config.scaling import ScalingConfig
@@ -23,7 +24,8 @@ from llmproxy.control.scaling.leader import Alone, Leadership, RedisLeadership
 from llmproxy.control.scaling.lives import Lives
 from llmproxy.control.scaling.meter import Meter
 from llmproxy.control.scaling.orders import Orders
-from llmproxy.control.scaling.pool_scaler import Parts, PoolScaler
+from llmproxy.control.scaling.parts import Parts
+from llmproxy.control.scaling.pool_scaler import PoolScaler
 from llmproxy.control.scaling.queries import Queries, Query
 from llmproxy.control.scaling.reports import Reports
 from llmproxy.control.scaling.shared import Shared
@@ -32,6 +34,8 @@ from llmproxy.control.scaling.tables import SharedTable, Table
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
+from llmproxy.core.ports import SessionKeeping
+from llmproxy.pipeline.hot_prompts import HotPrompts
 from llmproxy.policy.scaling.base import Rates
 from llmproxy.policy.scaling.decision import Decider
 from llmproxy.scaling_parts import (
@@ -58,7 +62,8 @@ log = logging.getLogger("llmproxy")
 
 class Autoscaling:
     """`apply` with each configuration, `start` once the proxy serves. `on_ready(pool)` hears of new capacity,
-    `on_heard(pool)` that other proxies may have said something."""
+    `on_heard(pool)` that other proxies may have said something. `makers(now)`: ids of backends that hold stored answers
+    of late."""
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class Autoscaling:
         audit: Audit,
         on_ready: Callable[[Pool[PoolConfig]], None],
         on_heard: Callable[[str], None] = lambda pool: None,
+        makers: Callable[[float], Collection[str]] = lambda now: (),
     ) -> None:
         self.all = Autoscalers(audit, clock)
         self._audit = audit
@@ -83,12 +89,15 @@ class Autoscaling:
         self._rng = rng
         self._on_ready = on_ready
         self._on_heard = on_heard
+        self._makers = makers
         self._running = False
         self._redis: dict[tuple[str, str], RedisClient] = {}
         """By pool and URL: in a cluster, each pool's keys are on a node of their own."""
         self._pauses: dict[str, SharedTable] = {}
         self._me = secrets.token_hex(8)
         """What this proxy calls itself where others listen."""
+        self.hot: dict[str, HotPrompts] = {}
+        """Of pools whose replicas are warmed with what traffic teaches, by name."""
         self._built_from: dict[str, ScalingConfig] = {}
         self._in_force: dict[str, ScalingConfig] = {}
 
@@ -115,6 +124,7 @@ class Autoscaling:
         scalers = self.all.scalers
         for name in [name for name in scalers if name not in pools or config.pools[name].scaling is None]:
             await scalers.pop(name).stop()
+            self.hot.pop(name, None)
             self._registrar.announce(name, SOURCE, ())
             if name in pools:
                 pools[name].elastic = False
@@ -122,6 +132,10 @@ class Autoscaling:
             settings = config.pools[name].scaling
             if settings is None:
                 continue
+            if settings.warm_up.hottest:
+                self.hot.setdefault(name, HotPrompts())
+            else:
+                self.hot.pop(name, None)
             if name not in scalers:
                 scalers[name] = self._scaler(pool, settings)
                 self._built_from[name] = settings
@@ -146,8 +160,9 @@ class Autoscaling:
     # -- building --------------------------------------------------------------------------------------------------
 
     def _scaler(self, pool: Pool[PoolConfig], settings: ScalingConfig) -> PoolScaler:
-        fleet = Fleet([one.name for one in settings.tiers_of_capacity] or [""])
-        backoff, shared = Backoff(), self._shared(pool.name, settings)
+        tiers = [one.name for one in settings.tiers_of_capacity]
+        fleet, backoff = Fleet(tiers or [""]), Backoff(tiers or [""])
+        shared = self._shared(pool.name, settings)
         events = Events(self._clock, wall=self._wall, table=shared.events)
         times = StartTimes(settings.cold_start, settings.start_timeout)
         dry = settings.actuator.kind == "dry_run"
@@ -162,6 +177,7 @@ class Autoscaling:
             clock=self._clock,
             on_ready=lambda: self._on_ready(pool),
             have_left=lambda replica: shared.have_left(replica, self._clock()),
+            hottest=lambda count: self._hottest(pool.name, count),
         )
         capacity = settings.capacity
         configured = Rates(capacity.requests_per_s, capacity.prefill_tokens_per_s, capacity.decode_tokens_per_s)
@@ -175,7 +191,7 @@ class Autoscaling:
                 self._clock(),
                 slo_ttft_s=settings.objective.ttft,
                 configured=configured,
-                tiers=[one.name for one in settings.tiers_of_capacity],
+                tiers=tiers,
             ),
             fleet=fleet,
             lives=lives,
@@ -192,6 +208,7 @@ class Autoscaling:
             most_per_hour=most_per_hour(settings),
             dry=dry,
             shared=shared,
+            own_sessions=lambda now: self._sessions(pool, now),
         )
         return PoolScaler(
             parts,
@@ -201,6 +218,18 @@ class Autoscaling:
             paused=lambda: self.all.is_paused(pool.name),
             on_act=lambda why, facts: self._audit.write("autoscaler", "scale", why, **facts),
         )
+
+    def _hottest(self, pool: str, count: int) -> Sequence[dict[str, Any]]:
+        hot = self.hot.get(pool)
+        return hot.hottest(count) if hot is not None else ()
+
+    def _sessions(self, pool: Pool[PoolConfig], now: float) -> Mapping[str, int]:
+        """Sessions at each backend, as far as this proxy sent them there; stored answers count as one."""
+        routing = pool.routing
+        found: Counter[str] = Counter(self._makers(now))
+        if isinstance(routing, SessionKeeping):
+            found.update(routing.sessions(now))
+        return found
 
     def _change(self, scaler: PoolScaler, before: ScalingConfig, settings: ScalingConfig) -> None:
         """New settings for a loop that runs. What did not change keeps what it knows."""

@@ -8,12 +8,13 @@ from llmproxy.config.capacity_tiers import CapacityTierConfig
 from llmproxy.config.scaling import ActuatorConfig, ScalingConfig, port_range
 from llmproxy.control.actuators.base import Actuator
 from llmproxy.control.actuators.dry_run import DryRun
-from llmproxy.control.actuators.process import EngineKind, ProcessActuator, ProcessOptions
+from llmproxy.control.actuators.engine_kinds import EngineKind, ProcessOptions
+from llmproxy.control.actuators.process import ProcessActuator
 from llmproxy.control.actuators.webhook import WebhookActuator, WebhookOptions
 from llmproxy.control.scaling.bring_up import read_prompts
 from llmproxy.control.scaling.events import Activation, Events
-from llmproxy.control.scaling.lives import Terms, TierTerms
-from llmproxy.control.scaling.pool_scaler import Pace
+from llmproxy.control.scaling.parts import Pace
+from llmproxy.control.scaling.terms import Terms, TierTerms
 from llmproxy.policy.scaling.base import ScalingPolicy
 from llmproxy.policy.scaling.decision import Decider
 from llmproxy.policy.scaling.guardrails import Guardrails, Limits
@@ -33,7 +34,7 @@ _DOWN_WINDOW_S = 300.0
 def decider_of(settings: ScalingConfig, events: Events) -> Decider:
     named = [(one.name, one.options) for one in settings.policies] or [("demand", None), ("forecast", None)]
     policies: list[ScalingPolicy] = [build(name, options) for name, options in named]
-    limits = Limits(settings.min, settings.max, settings.changes_per_hour, _budget(settings))
+    limits = Limits(settings.min, settings.max, settings.changes_per_hour, budget_of(settings))
     up, down = settings.behavior.up, settings.behavior.down
     behavior = Behavior(
         Direction(up.window or 0.0, up.max_step, up.period),
@@ -67,7 +68,7 @@ def _cheapest(settings: ScalingConfig) -> float:
     return min([_price(settings, one) for one in settings.tiers_of_capacity] or [_price(settings, None)])
 
 
-def _budget(settings: ScalingConfig) -> Budget | None:
+def budget_of(settings: ScalingConfig) -> Budget | None:
     budget = settings.budget
     if budget is None:
         return None
@@ -98,13 +99,16 @@ def most_per_hour(settings: ScalingConfig) -> float:
 
 
 def terms_of(settings: ScalingConfig) -> Terms:
-    prompts = () if settings.warm_up is None else tuple(read_prompts(Path(settings.warm_up)))
+    warm_up = settings.warm_up
+    prompts = () if warm_up.file is None else tuple(read_prompts(Path(warm_up.file)))
     return Terms(
         drain_s=settings.drain,
         replace_after_s=settings.replace_after,
         warm_size=settings.warm_pool.size,
         warm_by_sleep=settings.warm_pool.kind == "sleep",
         prompts=prompts,
+        hottest=warm_up.hottest,
+        warm_up_s=warm_up.within,
         tiers=_tier_terms(settings),
     )
 

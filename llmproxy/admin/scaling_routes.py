@@ -2,16 +2,16 @@
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
+from llmproxy.admin.alerts import WHY_MAX, Alert, alerts_of, is_from_alertmanager
 from llmproxy.admin.errors import AdminError
 from llmproxy.control.registrations import Registrations
 from llmproxy.control.scaling.autoscalers import EVERYWHERE, Autoscalers, seconds
 
-WHY_MAX = 500
 DEFAULT_FOR_S = 3600.0
 TTL_S = 60.0
 
@@ -84,19 +84,33 @@ class ScalingRoutes:
         return web.json_response({**answer, "told_all_proxies": everywhere}, status=200 if everywhere else 202)
 
     async def event(self, request: web.Request) -> web.Response:
-        """`{"replicas": 6, "in": "10m", "for": "1h", "why": "launch"}`."""
+        """`{"replicas": 6, "in": "10m", "for": "1h", "why": "launch"}`, or what Alertmanager sends (`alerts.py`)."""
         pool = self._pool(request.match_info["pool"])
         body = await _body(request)
-        replicas = body.get("replicas", body.get("min"))
-        if not isinstance(replicas, int) or isinstance(replicas, bool):
-            raise AdminError(422, "invalid_event", "replicas must be a whole number")
-        for_s, in_s = _duration(body, "for", DEFAULT_FOR_S), _duration(body, "in", 0.0)
+        who = self._who(request.headers)
         try:
-            self._scaling.event(pool, self._who(request.headers), _why(body), replicas=replicas, for_s=for_s, in_s=in_s)
+            if is_from_alertmanager(body):
+                self._alerts(pool, who, alerts_of(body))
+            else:
+                self._floor(pool, who, body)
         except ValueError as error:
             raise AdminError(422, "invalid_event", str(error)) from None
         told = await self._scaling.events_told(pool)
         return web.json_response(self._scaling.view(pool), status=201 if told else 202)
+
+    def _alerts(self, pool: str, who: str, alerts: Sequence[Alert]) -> None:
+        for alert in alerts:
+            if alert.replicas is None:
+                self._scaling.end_event(pool, who, alert.why, alert.id)
+            else:
+                self._scaling.event(pool, who, alert.why, replicas=alert.replicas, for_s=alert.for_s, id=alert.id)
+
+    def _floor(self, pool: str, who: str, body: Mapping[str, Any]) -> None:
+        replicas = body.get("replicas", body.get("min"))
+        if not isinstance(replicas, int) or isinstance(replicas, bool):
+            raise AdminError(422, "invalid_event", "replicas must be a whole number")
+        for_s, in_s = _duration(body, "for", DEFAULT_FOR_S), _duration(body, "in", 0.0)
+        self._scaling.event(pool, who, _why(body), replicas=replicas, for_s=for_s, in_s=in_s)
 
     async def clear(self, request: web.Request) -> web.Response:
         pool = self._pool(request.match_info["pool"])

@@ -97,6 +97,8 @@ def _show(name: str, found: dict[str, Any]) -> None:
     out.print(f"{attained:.2%} in time")
     if found["share_of_time_at_max"] > 0.01:
         out.print(f"At `max` for {found['share_of_time_at_max']:.0%} of the time.")
+    for what in found["not_replayed"]:
+        out.print(f"Not replayed: {what}.", markup=False)
     if not found["recommendations"]:
         out.print(f"Nothing found that saves hours and keeps {kept:.2%} in time.")
         return

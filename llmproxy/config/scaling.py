@@ -11,7 +11,8 @@ from pydantic_core import PydanticKnownError
 from llmproxy.config.capacity_tiers import CapacityTierConfig, check_tiers, engine_command
 from llmproxy.config.section import Section
 from llmproxy.config.units import MIB, Duration, Ratio, Size
-from llmproxy.config.values import Name, OutputFile, ReadableFile, RedisAddress
+from llmproxy.config.values import Name, OutputFile, RedisAddress
+from llmproxy.config.warm_up import WarmUpConfig
 
 
 class ScalingPolicyConfig(Section):
@@ -154,8 +155,8 @@ class ScalingConfig(Section):
     drain: Duration = Field(600.0, description="How long a replica that is to go may finish what it is at.")
     replace_after: Duration = Field(60.0, gt=0, description="A replica that is unhealthy for so long is replaced.")
     max_concurrency: int | None = Field(None, ge=1, description="Each replica's `max_concurrency`.")
-    warm_up: ReadableFile | None = Field(
-        None, description="JSON Lines of request bodies: each new replica computes them before it serves."
+    warm_up: WarmUpConfig = Field(
+        WarmUpConfig(), description="What a new replica computes, one token each, before it serves."
     )
     behavior: BehaviorConfig = Field(BehaviorConfig(), description="How fast it goes up and down.")
     warm_pool: WarmPoolConfig = Field(WarmPoolConfig(), description="Replicas in reserve.")

@@ -31,6 +31,7 @@ def json_schema(policies: Sequence[str] = ()) -> dict[str, Any]:
     pool["anyOf"] = [{"required": [key]} for key in ("backends", "scaling", "discovery")]
     parts["ScalingPolicyConfig"] = _or_text(_one_key(parts["ScalingPolicyConfig"]), {"type": "string"})
     parts["ActuatorConfig"] = _or_text(parts["ActuatorConfig"], {"type": "string", "enum": ["dry_run"]})
+    parts["WarmUpConfig"] = _or_text(parts["WarmUpConfig"], {"type": "string"})
     parts["PolicyConfig"] = _policy(parts["PolicyConfig"], policies)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

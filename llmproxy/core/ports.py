@@ -1,6 +1,6 @@
 """The interfaces behind which the concrete policies sit; `app.py` alone knows which class is behind which."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -48,6 +48,14 @@ class Timing(Protocol):
 
     def seen_tokens_per_s(self, backend: Backend) -> float | None:
         """Prompt tokens a second; None while too little has been seen."""
+
+
+@runtime_checkable
+class SessionKeeping(Protocol):
+    """A routing policy that keeps sessions together."""
+
+    def sessions(self, now: float) -> Mapping[str, int]:
+        """How many live at each backend that has any, by its id."""
 
 
 class Estimate(NamedTuple):

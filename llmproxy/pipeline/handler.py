@@ -18,6 +18,7 @@ from llmproxy.pipeline.cors import is_preflight, preflight_lines
 from llmproxy.pipeline.exchange import Exchange, Phase
 from llmproxy.pipeline.explain import explain_choice
 from llmproxy.pipeline.heartbeat import expect
+from llmproxy.pipeline.learn_prompt import learn_prompt
 from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.local import LocalAnswers
 from llmproxy.pipeline.metering import ask, let_pass, settle
@@ -57,6 +58,8 @@ async def serve(handler: "Handler", x: Exchange) -> None:
                 let_pass(x, charge)
             if target.terms.tiers:
                 size_up(x, target)
+            if target.terms.learns_prompts:
+                learn_prompt(x, pool.name)
             if target.terms.heartbeat_s:
                 expect(x, target.terms.heartbeat_s)
             while True:
@@ -246,7 +249,7 @@ class Handler(Site):
             refuse(x, UpstreamFailed("the proxy failed on this request", status=500, code="internal_error", close=True))
         reader = x.reader
         if reader is not None and reader.response_id is not None and x.backend is not None:
-            self.response_ids.remember(reader.response_id, x.backend)
+            self.response_ids.remember(reader.response_id, x.backend, self.clock())
         x.drop_payload()
         self._account.ended(x, self.clock())
         # The client's connection is closed already when it was the client who left.

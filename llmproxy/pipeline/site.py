@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from llmproxy.auth.gate import Gate
 from llmproxy.pipeline.cors import cors_lines
+from llmproxy.pipeline.hot_prompts import HotPrompts
 from llmproxy.pipeline.ids import RequestIds
 from llmproxy.pipeline.links import Links
 from llmproxy.pipeline.snapshot import Snapshot
@@ -41,6 +42,9 @@ class Site:
         """What they may use; None where nobody is limited. Replaced whole, too."""
         self.prefix_secret = b""
         """Goes into the hashes of prompts, which are logged when there is one."""
+        self.hot: dict[str, HotPrompts] = {}
+        """What a new replica is to compute first, by pool; only of those whose replicas are. Written by whoever applies
+        the configuration."""
 
     def reserve(self, size: int) -> bool:
         """Count `size` more buffered body bytes; False when too many are held already."""

@@ -20,6 +20,7 @@ class Terms:
         "hedges",
         "inject_usage",
         "keepalive_s",
+        "learns_prompts",
         "rules",
         "tiers",
         "total_s",
@@ -43,6 +44,7 @@ class Terms:
         self.withholds_keys = bool(settings.upstream_key) or (checks_keys and not settings.forward_authorization)
         self.inject_usage = settings.inject_usage
         self.tiers = _tiers(settings)
+        self.learns_prompts = settings.scaling is not None and settings.scaling.warm_up.hottest > 0
         self.rules = Rules(settings.retry.attempts, settings.retry.after_crash)
 
 

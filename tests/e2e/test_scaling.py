@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 
 from llmproxy.control.actuators import processes
-from llmproxy.control.actuators.process import ProcessActuator, ProcessOptions
+from llmproxy.control.actuators.engine_kinds import ProcessOptions
+from llmproxy.control.actuators.process import ProcessActuator
 from llmproxy.control.scaling.fleet import Stage as Life
 from tests.harness.load import Load
 from tests.harness.proxy import Proxy, settings

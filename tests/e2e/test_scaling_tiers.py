@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmproxy.control.actuators.process import ProcessActuator, ProcessOptions
+from llmproxy.control.actuators.engine_kinds import ProcessOptions
+from llmproxy.control.actuators.process import ProcessActuator
 from tests.harness.proxy import Proxy, settings
 from tests.harness.stage import Stage, chat
 from tests.harness.waiting import until
@@ -97,3 +98,11 @@ async def test_a_new_proxy_takes_them_over_by_tier(ground: Path, stage: Stage, t
 
     await until(taken_over, "the big one", 30.0)
     assert second.metric("llmproxy_scaling_starts_total", pool="main", result="ok") == 0
+
+
+async def test_a_tier_that_does_not_start_does_not_keep_the_others(ground: Path, stage: Stage, tmp_path: Path) -> None:
+    ends_at_once = f"{sys.executable} -c pass --port {{port}}"
+    tiers = [{"name": "spot", "spot": True, "command": ends_at_once}, {"name": "steady"}]
+    proxy = await serve(ground, stage, tmp_path, tiers_of_capacity=tiers)
+    assert (await stage.ask(proxy, chat(stream=False))).header("x-emulator") == "steady-"
+    assert present(ground) == ["steady"]

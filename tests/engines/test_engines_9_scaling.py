@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from llmproxy.control.actuators.process import ProcessActuator, ProcessOptions
+from llmproxy.control.actuators.engine_kinds import ProcessOptions
+from llmproxy.control.actuators.process import ProcessActuator
 from llmproxy.control.scaling.fleet import Stage as Life
 from tests.engines.asking import Asking, chat, error_in, is_finished
 from tests.engines.vllm_server import FLAGS, KEY, MODEL, OFFLINE, OPEN, SMALL, TINY, Engines, poll

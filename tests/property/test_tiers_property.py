@@ -55,8 +55,14 @@ def test_never_more_nor_dearer(
         now = 5.0 * number
         says.wanted = Wanted(wanted, "", "says", for_memory=for_memory)
         states = [
-            TierState(name, ready=count, waiting=waits, demand=Rates(requests_per_s=long or None))
-            for (name, count), waits in zip(there.items(), waiting, strict=False)
+            TierState(
+                name,
+                ready=count,
+                waiting=waits,
+                demand=Rates(requests_per_s=long or None),
+                avoided=(waits + wanted + place) % 3 == 0,
+            )
+            for place, ((name, count), waits) in enumerate(zip(there.items(), waiting, strict=False))
         ]
         actual = sum(there.values())
         resting_cost = resting * tiers[0].price_per_hour

@@ -53,6 +53,14 @@ def test_from_what_the_proxy_kept(config: Path, tmp_path: Path) -> None:
     assert "3.0 h of its traffic" in said
 
 
+def test_it_says_what_it_left_out(config: Path, tmp_path: Path) -> None:
+    SqliteHistory(tmp_path / "kept.db").append("main", [(START + n, (3.0, None, None)) for n in range(40)], 0)
+    config.write_text(CONFIG.replace("      min: 5\n", "      min: 5\n      warm_pool: {size: 1}\n"))
+    assert "Not replayed: warm_pool: every start" in typed("--config", config)
+    config.write_text(CONFIG)
+    assert "Not replayed" not in typed("--config", config)
+
+
 def test_from_an_access_log(config: Path, tmp_path: Path) -> None:
     lines = []
     for second in range(7200):

@@ -14,7 +14,7 @@ from llmproxy.policies import check_policy
 from llmproxy.policy.scaling.base import Signals
 from llmproxy.policy.scaling.demand import DemandLaw
 from llmproxy.policy.scaling.forecast import Forecast
-from llmproxy.scaling_parts import decider_of, history_of, most_of
+from llmproxy.scaling_parts import decider_of, history_of, most_of, terms_of
 from llmproxy.stores.history import MemoryHistory, SqliteHistory
 from llmproxy.stores.history_redis import RedisHistory
 
@@ -47,6 +47,15 @@ def test_a_tier_has_no_more_replicas_than_sets_of_gpus() -> None:
     assert [one.max for one in found.tiers] == [2, 1, 3]
 
 
+def test_a_file_alone_is_what_a_new_replica_computes(tmp_path: Path) -> None:
+    file = tmp_path / "warm-up.jsonl"
+    file.write_text('{"prompt": "a"}\n\n{"messages": []}\n')
+    terms = terms_of(scaling(warm_up=str(file)))
+    assert (terms.prompts, terms.hottest, terms.warm_up_s) == (({"prompt": "a"}, {"messages": []}), 0, 60.0)
+    terms = terms_of(scaling(warm_up={"hottest": 4, "within": "5s"}))
+    assert (terms.prompts, terms.hottest, terms.warm_up_s) == ((), 4, 5.0)
+
+
 def test_policies_are_built_and_bounded() -> None:
     settings = scaling(min=2, policies=[{"steps": {"signal": "queue_depth", "table": {"0": 1, "5": 50}}}])
     decider = decider_of(settings, Events(ManualClock()))
@@ -71,6 +80,10 @@ def test_policies_are_built_and_bounded() -> None:
         ("tiers_of_capacity: [{name: a}, {name: b, prompt_tokens_max: 4k}]", "b takes shorter prompts than"),
         ("tiers_of_capacity: [{name: a, command: vllm}]", "tiers_of_capacity[0].command: {port} must be in it"),
         ("tiers_of_capacity: [{name: a, worth: 0}]", "tiers_of_capacity[0].worth"),
+        ("warm_up: nowhere.jsonl", "scaling.warm_up: there is no file"),
+        ("warm_up: {hottest: 33}", "scaling.warm_up.hottest: "),
+        ("warm_up: {hotest: 3}", "did you mean `hottest`"),
+        ("warm_up: {within: 0s}", "scaling.warm_up.within: "),
         ("actuator: dry_run", "pools.p.backends: is required"),
     ],
 )

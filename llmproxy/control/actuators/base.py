@@ -25,6 +25,14 @@ class ActuatorError(Exception):
     """The call failed, and may be made again."""
 
 
+class TiersFailed(ActuatorError):
+    """Of these tiers of capacity not all that were asked for can be had now; everything else was done."""
+
+    def __init__(self, message: str, tiers: Sequence[str]) -> None:
+        super().__init__(message)
+        self.tiers = tuple(tiers)
+
+
 class Actuator(Protocol):
     """Called by one loop, one call at a time. Each call may raise `ActuatorError`."""
 

@@ -19,17 +19,17 @@ import os
 import secrets
 import shlex
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final
 
 from llmproxy.control.actuators import processes
-from llmproxy.control.actuators.base import ActuatorError, Instance
-from llmproxy.control.actuators.records import Record, Records, last_words, trim_log
+from llmproxy.control.actuators.base import ActuatorError, Instance, TiersFailed
+from llmproxy.control.actuators.engine_kinds import EngineKind, ProcessOptions, free_gpus, free_port
+from llmproxy.control.actuators.logs import Logs, last_words, trim_log
+from llmproxy.control.actuators.records import Record, Records
 
 MARK: Final = "LLMPROXY_REPLICA"
 _LOOK_EVERY_S: Final = 0.05
@@ -37,44 +37,8 @@ _GONE_WITHIN_S: Final = 5.0
 """After SIGKILL; a process in an uninterruptible call may take longer, and is looked after all the same."""
 _REAP_S: Final = 1.0
 """How long the end of a process that was killed is waited for."""
-_LOGS_KEPT: Final = 20
 
 _log = logging.getLogger("llmproxy.control.actuators")
-
-
-@dataclass(frozen=True, slots=True)
-class EngineKind:
-    """How engines of one tier of capacity are started: the command, beside `ProcessOptions.env` this, and its own sets
-    of GPUs."""
-
-    command: str
-    gpu: str = ""
-    gpus: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessOptions:
-    command: str
-    """`{port}`, `{id}` and `{gpus}` are put in; `{tier}` and `{gpu}` too where there are tiers."""
-    directory: Path
-    """For the state file and the logs."""
-    host: str = "127.0.0.1"
-    ports: tuple[int, int] | None = None
-    """First and last; None takes any that is free."""
-    gpus: tuple[str, ...] = ()
-    """Sets of devices; an engine gets one, and when all are taken none can be started. None: no such limit."""
-    env: Mapping[str, str] = field(default_factory=dict)
-    stop_timeout_s: float = 30.0
-    log_max_bytes: int = 50 * 1024**2
-    on_exit_stop: bool = False
-    """Whether engines end with the proxy."""
-    tiers: Mapping[str, EngineKind] = field(default_factory=dict)
-    """By name; empty: all engines are of one kind, which has no name."""
-
-    def kind(self, tier: str) -> EngineKind | None:
-        """None: there is no such tier (any more)."""
-        return self.tiers.get(tier) if self.tiers else None if tier else EngineKind(self.command, gpus=self.gpus)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +59,7 @@ class ProcessActuator:
         self._options = options
         self._wall = wall
         self._records = Records(options.directory)
+        self._logs = Logs(options.directory / "logs")
         self._engines: dict[str, _Engine] = {}
         self._started = False
 
@@ -158,8 +123,17 @@ class ProcessActuator:
         for id in leaving:
             if id in self._engines:
                 self._begin_stop(self._engines[id], "drained, or given up")
-        for tier, wanted in ({"": count} if tiers is None else tiers).items():
-            await self._bring_to(tier, wanted)
+        if tiers is None:
+            await self._bring_to("", count)
+            return
+        failed: dict[str, ActuatorError] = {}
+        for tier, wanted in tiers.items():
+            try:
+                await self._bring_to(tier, wanted)
+            except ActuatorError as error:
+                failed[tier] = error
+        if failed:
+            raise TiersFailed("; ".join(map(str, failed.values())), tuple(failed))
 
     async def _bring_to(self, tier: str, count: int) -> None:
         """So many of one tier."""
@@ -177,8 +151,8 @@ class ProcessActuator:
     # -- starting --------------------------------------------------------------------------------------------------
 
     async def _start_one(self, tier: str, kind: EngineKind) -> None:
-        gpus = self._free_gpus(kind)
-        port = self._free_port()
+        gpus = free_gpus(kind, self._taken_gpus)
+        port = free_port(self._options, {engine.record.port for engine in self._engines.values()})
         id = f"{self._pool}-{secrets.token_hex(3)}"
         mark, digest = secrets.token_hex(16), self._digest(kind)
         record = Record(id, mark, port, gpus, digest, self._wall(), tier=tier)
@@ -213,10 +187,7 @@ class ProcessActuator:
         env = {**os.environ, **self._options.env, **kind.env, MARK: record.mark}
         if record.gpus:
             env["CUDA_VISIBLE_DEVICES"] = gpus
-        log = self._log_of(record.id)
-        log.parent.mkdir(exist_ok=True)
-        self._forget_old_logs(log.parent)
-        with log.open("ab") as out:
+        with self._logs.begin(record.id, list(self._engines)).open("ab") as out:
             return subprocess.Popen(  # noqa: S603 (the operator's own command, without a shell)
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -228,34 +199,12 @@ class ProcessActuator:
 
     def _gpus_come_free(self, kind: EngineKind) -> bool:
         """Whether none is free, but will be when those that are stopping have ended: then it will be asked again."""
-        taken = [gpus for engine in self._engines.values() for gpus in engine.record.gpus]
         stopping = any(engine.stopping is not None for engine in self._engines.values())
-        return bool(kind.gpus) and stopping and set(kind.gpus) <= set(taken)
+        return bool(kind.gpus) and stopping and set(kind.gpus) <= self._taken_gpus
 
-    def _free_gpus(self, kind: EngineKind) -> tuple[str, ...]:
-        if not kind.gpus:
-            return ()
-        taken = [gpus for engine in self._engines.values() for gpus in engine.record.gpus]
-        for gpus in kind.gpus:
-            if gpus not in taken:
-                return (gpus,)
-        raise ActuatorError(f"all {len(kind.gpus)} sets of GPUs are in use")
-
-    def _free_port(self) -> int:
-        taken = {engine.record.port for engine in self._engines.values()}
-        first, last = self._options.ports or (0, 0)
-        for port in range(first, last + 1):
-            if port in taken:
-                continue
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((self._options.host, port))
-                except OSError:
-                    continue
-                found: int = probe.getsockname()[1]
-                return found
-        raise ActuatorError(f"no port from {first} to {last} is free")
+    @property
+    def _taken_gpus(self) -> set[str]:
+        return {gpus for engine in self._engines.values() for gpus in engine.record.gpus}
 
     # -- those that run --------------------------------------------------------------------------------------------
 
@@ -287,7 +236,7 @@ class ProcessActuator:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     engine.child.wait(_REAP_S)
             status = "" if engine.child is None else f" with status {engine.child.returncode}"
-            words = last_words(self._log_of(record.id))
+            words = last_words(self._logs.of(record.id))
             _log.warning(
                 "pool %s: %s (process %d) ended by itself%s; it last said: %s",
                 self._pool,
@@ -299,7 +248,7 @@ class ProcessActuator:
         if ended:
             self._save()
         for engine in self._engines.values():
-            trim_log(self._log_of(engine.record.id), self._options.log_max_bytes)
+            trim_log(self._logs.of(engine.record.id), self._options.log_max_bytes)
 
     def _lives(self, engine: _Engine) -> bool:
         if engine.child is not None and engine.child.poll() is not None:
@@ -343,16 +292,6 @@ class ProcessActuator:
 
     def _save(self) -> None:
         self._records.write(engine.record for engine in self._engines.values())
-
-    def _log_of(self, id: str) -> Path:
-        return self._options.directory / "logs" / f"{id}.log"
-
-    def _forget_old_logs(self, folder: Path) -> None:
-        """Those of engines long gone; the newest are kept, to find out why they went."""
-        known = {self._log_of(id).name for id in self._engines}
-        logs = [file for file in folder.glob("*.log*") if file.name.removesuffix(".1") not in known]
-        for file in sorted(logs, key=lambda file: file.stat().st_mtime, reverse=True)[_LOGS_KEPT:]:
-            file.unlink(missing_ok=True)
 
     def _digest(self, kind: EngineKind) -> str:
         env = {**self._options.env, **kind.env}

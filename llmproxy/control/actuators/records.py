@@ -5,7 +5,7 @@ number and start, or by the mark in its environment."""
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -83,30 +83,3 @@ class Records:
             beside.replace(self._file)
         except OSError as error:
             raise ActuatorError(f"{self._file} cannot be written: {error.strerror}") from None
-
-
-def trim_log(file: Path, max_bytes: int) -> None:
-    """Keep a log that its writer never reopens below a size: what is there goes to `.1`, and it begins anew. The
-    writer appends (O_APPEND), so it goes on at the new end."""
-    try:
-        if file.stat().st_size <= max_bytes:
-            return
-        with file.open("rb+") as log:
-            log.seek(-max_bytes, os.SEEK_END)
-            file.with_suffix(".log.1").write_bytes(log.read())
-            log.truncate(0)
-    except OSError:
-        return
-
-
-def last_words(file: Path, lines: int = 3) -> str:
-    """The end of a log, for a message."""
-    try:
-        with file.open("rb") as log:
-            log.seek(0, os.SEEK_END)
-            log.seek(max(log.tell() - 2000, 0))
-            text = log.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    said: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
-    return " | ".join(said[-lines:])

@@ -5,12 +5,15 @@
     answer 2xx    {"replicas": [{"id": "llama-1", "url": "http://10.0.0.5:8000", "stopping": false, "age_s": 12.5}]}
 
 Those in `leaving` have been drained or given up: they go in any case, and then there should be `replicas`. `action` is
-`scale`, or `status`, which asks for the same answer and carries no number. The answer lists what there is
-now, not what there will be; `url` may be left out while it is not known, `stopping` and `age_s` always. Where the pool
-has tiers of capacity, `tiers` says how many of each (`{"small": 2, "big": 1}`, which is `replicas` in all), and each
-replica in the answer has its `tier`. A repeated
-message has the same `id`: it is one, not two. `fence` never goes down: who has seen a
-higher one answers 409, and the leader that was one gives up. Every message is signed (`signing.py`).
+`scale`, or `status`, which asks for the same answer and carries no number. The answer lists what there is now, not
+what there will be; `url` may be left out while it is not known, `stopping` and `age_s` always. A repeated message has
+the same `id`: it is one, not two. `fence` never goes down: who has seen a higher one answers 409, and the leader that
+was one gives up. Every message is signed (`signing.py`).
+
+Where the pool has tiers of capacity, `tiers` says how many of each (`{"small": 2, "big": 1}`, which is `replicas` in
+all), and each replica in the answer has its `tier`. A receiver that knows at once that it cannot get one (an empty spot
+market) may name the tier in `unavailable`, a list: others are asked for instead. Where it does not know, that none of
+the tier is listed within a minute and a half says the same.
 """
 
 import asyncio
@@ -26,7 +29,7 @@ from typing import Any, Final
 import aiohttp
 
 from llmproxy.control.actuators import signing
-from llmproxy.control.actuators.base import ActuatorError, Instance
+from llmproxy.control.actuators.base import ActuatorError, Instance, TiersFailed
 
 VERSION: Final = 1
 ATTEMPTS: Final = 3
@@ -84,7 +87,14 @@ class WebhookActuator:
         self, count: int, *, leaving: Sequence[str] = (), fence: int = 0, tiers: Mapping[str, int] | None = None
     ) -> None:
         message: dict[str, Any] = {"action": "scale", "replicas": count, "leaving": list(leaving), "fence": fence}
-        await self._send(message if tiers is None else {**message, "tiers": dict(tiers)})
+        if tiers is None:
+            await self._send(message)
+            return
+        answer = await self._send({**message, "tiers": dict(tiers)})
+        named = answer.get("unavailable") if isinstance(answer, dict) else None
+        failed = [tier for tier in tiers if tier in named] if isinstance(named, list) else []
+        if failed:
+            raise TiersFailed("the receiver says so", failed)
 
     async def _send(self, message: dict[str, Any]) -> Any:
         await self.start()

@@ -4,10 +4,12 @@
 
 * `Meter` makes `Signals` of the proxy's own counters, the engines' gauges, the host and outside queries.
 * A `Plan` turns them into a `Decision`: policies, stabiliser, guardrails. The simulator runs the same objects.
-* `PoolScaler` brings the fleet to what was decided; `Moves` says who is taken back, drained, stopped and started for
-  it, tier by tier where there are tiers of capacity. It owns the replicas' lives (`Fleet`): starting (in no one's way
-  until /health and a first real token are there), warming, serving with slow start, draining, stopped; and the warm
-  pool beside them. It is the one writer of its source of the registrar's members, and of nothing else in the pool.
+* `PoolScaler` has the fleet brought to what was decided (`Acting`); `Moves` says who is taken back, drained, stopped
+  and started for it, tier by tier where there are tiers of capacity; those where sessions live go last, and a tier
+  whose starts fail waits alone (`Backoff`). It owns the replicas' lives (`Lives`, over a `Fleet`): starting (in no
+  one's way until /health and a first real token are there), warming, serving with slow start, draining, stopped; and
+  the warm pool beside them. It is the one writer of its source of the registrar's members, and of nothing else in the
+  pool.
 * An `Actuator` starts and ends instances.
 * `ColdStarts` counts how long changes take, and which requests waited or failed meanwhile.
 

@@ -117,14 +117,22 @@ class Autoscalers:
         await asyncio.gather(*(scaler.parts.keeper.keep_pauses() for scaler in alone))
         return all(synced)
 
-    def event(self, pool: str, who: str, why: str, *, replicas: int, for_s: float, in_s: float = 0.0) -> None:
-        """At least `replicas` for a while (within the pool's bounds). ValueError says what is wrong with it."""
+    def event(
+        self, pool: str, who: str, why: str, *, replicas: int, for_s: float, in_s: float = 0.0, id: str | None = None
+    ) -> None:
+        """At least `replicas` for a while (within the pool's bounds); with an `id`, in the place of the one that has
+        it. ValueError says what is wrong with it."""
         if replicas < 0 or not 0 < for_s <= LONGEST_S or not 0 <= in_s <= LONGEST_S:
             raise ValueError("replicas, for or in is out of range")
         begins = self._clock() + in_s
         self._audit.write(who, "event", why, pool=pool, replicas=replicas, for_s=for_s, in_s=in_s)
-        self.scalers[pool].parts.events.add(Event(replicas, begins, begins + for_s, who, why))
+        self.scalers[pool].parts.events.add(Event(replicas, begins, begins + for_s, who, why), id)
         self.scalers[pool].hurry()
+
+    def end_event(self, pool: str, who: str, why: str, id: str) -> None:
+        """The floor with this `id`, if it is still there, is not needed any more."""
+        if self.scalers[pool].parts.events.drop(id):
+            self._audit.write(who, "end event", why, pool=pool)
 
     def clear_events(self, pool: str, who: str, why: str) -> int:
         self._audit.write(who, "clear events", why, pool=pool)
@@ -140,12 +148,12 @@ class Autoscalers:
         """One pool's state, for the admin API."""
         scaler = self.scalers[pool]
         parts, now = scaler.parts, self._clock()
-        paused = parts.shared.pauses.values
+        paused, sessions = parts.shared.pauses.values, parts.sessions_at(now)
         return {
             "pool": pool,
             "desired": scaler.desired,
             "max": parts.most,
-            "tiers": _tiers(scaler) if parts.decider.tiers is not None else None,
+            "tiers": _tiers(scaler, now) if parts.decider.tiers is not None else None,
             "leads": scaler.token is not None,
             "paused": paused.get(pool) or paused.get(EVERYWHERE),
             "shared": parts.shared.pauses.is_shared,
@@ -167,6 +175,7 @@ class Autoscalers:
                     "for_s": round(now - one.since, 1),
                     "age_s": round(now - one.asked_at, 1),
                     "in_flight": one.backend.load.in_flight if one.backend is not None else 0,
+                    "sessions": sessions.get(one.id, 0),
                     "leaves_because": one.recycle,
                 }
                 for one in sorted(parts.fleet.replicas.values(), key=lambda one: one.asked_at)
@@ -260,7 +269,7 @@ class Autoscalers:
         return found
 
 
-def _tiers(scaler: PoolScaler) -> list[dict[str, Any]]:
+def _tiers(scaler: PoolScaler, now: float) -> list[dict[str, Any]]:
     parts = scaler.parts
     fleet, terms = parts.fleet, parts.lives.terms
     return [
@@ -273,6 +282,7 @@ def _tiers(scaler: PoolScaler) -> list[dict[str, Any]]:
             "spot": terms.of(tier).spot,
             "prompt_tokens_max": terms.of(tier).prompt_tokens_max,
             "requests_waiting_for_it": parts.pool.awaited.get(tier, 0),
+            "starts_fail": parts.backoff.is_avoided(tier, now),
         }
         for tier in fleet.tiers
     ]

@@ -42,18 +42,28 @@ class BringUp:
         while not await self._is_well(spec, settings) or not await self._says_a_token(spec, settings):
             await self._sleep(ASK_EVERY_S)
 
-    async def warm(self, spec: BackendSpec, settings: PoolConfig, prompts: Sequence[dict[str, Any]]) -> None:
+    async def warm(
+        self, spec: BackendSpec, settings: PoolConfig, prompts: Sequence[dict[str, Any]], within_s: float
+    ) -> None:
         """Have it compute `prompts` (bodies of requests), one token each, so that their prefixes are in its cache.
-        One that fails costs only itself."""
-        for prompt in prompts:
-            path = "/v1/chat/completions" if "messages" in prompt else "/v1/completions"
-            body = {**prompt, "max_tokens": 1, "stream": False}
-            body.pop("max_completion_tokens", None)
-            try:
-                async with asyncio.timeout(WARM_TIMEOUT_S):
-                    await self._client.get(spec, settings.upstream_key, path, _Whole(), body=body)
-            except _UNREACHED as error:
-                _log.info("warming %s: %s", spec.id, error or type(error).__name__)
+        One that fails costs only itself, and what is not done within `within_s` is left."""
+        try:
+            async with asyncio.timeout(within_s):
+                for prompt in prompts:
+                    await self._compute(spec, settings, prompt)
+        except TimeoutError:
+            _log.warning("warming %s: not done within %.0f s; it serves all the same", spec.id, within_s)
+
+    async def _compute(self, spec: BackendSpec, settings: PoolConfig, prompt: dict[str, Any]) -> None:
+        path = "/v1/chat/completions" if "messages" in prompt else "/v1/completions"
+        body = {**prompt, "max_tokens": 1, "stream": False}
+        for other in ("max_completion_tokens", "stream_options"):
+            body.pop(other, None)
+        try:
+            async with asyncio.timeout(WARM_TIMEOUT_S):
+                await self._client.get(spec, settings.upstream_key, path, _Whole(), body=body)
+        except _UNREACHED as error:
+            _log.info("warming %s: %s", spec.id, error or type(error).__name__)
 
     async def put_to_sleep(self, spec: BackendSpec, settings: PoolConfig) -> int | None:
         """vLLM's sleep mode, level 1: weights go to main memory. The status of its answer, None without one."""

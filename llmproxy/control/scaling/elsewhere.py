@@ -35,6 +35,8 @@ class Elsewhere:
         self.in_flight = 0
         self.awaited: dict[str, int] = {}
         """By tier of capacity: requests that wait for it."""
+        self.sessions: dict[str, int] = {}
+        """By replica: those that live there."""
         self._tiers: dict[str, list[float]] = {}
         self._before: dict[str, Report] = {}
         self._counters = [0.0] * len(_COUNTERS)
@@ -55,7 +57,9 @@ class Elsewhere:
         self.waiting = sum(report.waiting for report in reports.values())
         self.wait_s = max((one.wait_s for one in reports.values() if one.wait_s is not None), default=None)
         self.in_flight = sum(count for report in reports.values() for _, count in report.at.values())
-
+        self.sessions = {}
+        for id, sessions in ((id, one) for report in reports.values() for id, one in report.sessions.items()):
+            self.sessions[id] = self.sessions.get(id, 0) + sessions
         self.awaited = {}
         for tier, (_, _, waiting) in ((tier, row) for report in reports.values() for tier, row in report.tiers.items()):
             self.awaited[tier] = self.awaited.get(tier, 0) + waiting

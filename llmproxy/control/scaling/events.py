@@ -39,13 +39,20 @@ class Events:
         self._known: dict[str, tuple[str, Event | None]] = {}
         """By id: the text in the table, and what it says."""
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event, id: str | None = None) -> None:
+        """With an `id`, in the place of the one that has it."""
         self._tidy()
-        if len(self._table.values) >= KEPT_MAX:
+        if len(self._table.values) >= KEPT_MAX and id not in self._table.values:
             raise ValueError(f"there are {KEPT_MAX} events already")
         ahead_s = self._wall() - self._clock()
         row = [event.replicas, event.begins + ahead_s, event.ends + ahead_s, event.who, event.why]
-        self._table.put(secrets.token_hex(8), json.dumps(row))
+        self._table.put(id or secrets.token_hex(8), json.dumps(row))
+
+    def drop(self, id: str) -> bool:
+        """Take one floor away; whether there was such a one."""
+        there = id in self._table.values
+        self._table.put(id, None)
+        return there
 
     def clear(self) -> int:
         """Take all floors away; how many there were."""

@@ -110,17 +110,11 @@ class Fleet:
 
 
 def victims(
-    fleet: Fleet,
-    count: int,
-    in_flight: Callable[[Replica], int],
-    last_holders: Iterable[Replica],
-    tier: str | None = None,
+    fleet: Fleet, count: int, lost: Callable[[Replica], tuple[bool, int, int]], tier: str | None = None
 ) -> Sequence[Replica]:
     """Which `count` replicas can best be spared: those that still start, the youngest first; then of those that serve
-    the least busy, and the last holder of a session or a LoRA adapter only when all others are spared already."""
-    holders = set(last_holders)
+    the one with which least is `lost`: whether it is the last holder of a session or a LoRA adapter, how many
+    sessions, and how many requests it is at."""
     coming = sorted(fleet.at(*COMING, tier=tier), key=lambda one: -one.asked_at)
-    serving = sorted(
-        fleet.at(Stage.SERVING, tier=tier), key=lambda one: (one in holders, in_flight(one), -one.asked_at)
-    )
+    serving = sorted(fleet.at(Stage.SERVING, tier=tier), key=lambda one: (*lost(one), -one.asked_at))
     return [*coming, *serving][:count]

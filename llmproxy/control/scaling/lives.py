@@ -6,63 +6,37 @@ A replica that starts is no member of the pool: nothing probes it but this, noth
 counts against nobody's health.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from llmproxy.config.backend import BackendConfig
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.actuators.base import Instance
 from llmproxy.control.scaling.backoff import Backoff
 from llmproxy.control.scaling.bring_up import BringUp
+from llmproxy.control.scaling.errands import Errands
 from llmproxy.control.scaling.fleet import COMING, Fleet, Replica, Stage
+from llmproxy.control.scaling.membership import Membership
 from llmproxy.control.scaling.orders import Order
+from llmproxy.control.scaling.sleep import Sleep
 from llmproxy.control.scaling.start_times import StartTimes
-from llmproxy.control.tasks import end_tasks
+from llmproxy.control.scaling.terms import Terms
 from llmproxy.core.backend import Backend, BackendSpec, Status
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
 
 RECYCLE_GRACE_S: Final = 15.0
 """How long one that must go anyway may finish what runs there."""
+_LET_GO: Final = frozenset({Stage.DRAINING, Stage.STANDBY})
 _BAD: Final = frozenset({Status.UNHEALTHY, Status.LOADING, Status.NEW})
 
 _log = logging.getLogger("llmproxy.control.scaling")
 
 
-@dataclass(frozen=True, slots=True)
-class TierTerms:
-    """What replicas of one tier of capacity are to the pool."""
-
-    weight: float = 1.0
-    price_per_hour: float = 0.0
-    spot: bool = False
-    max_concurrency: int | None = None
-    prompt_tokens_max: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the configuration says of lives."""
-
-    drain_s: float = 600.0
-    replace_after_s: float = 60.0
-    """A serving replica that has been unhealthy for so long is replaced."""
-    warm_size: int = 0
-    warm_by_sleep: bool = True
-    prompts: tuple[dict[str, Any], ...] = ()
-    tiers: Mapping[str, TierTerms] = field(default_factory=dict)
-    """By name; where there are no tiers, one without a name."""
-
-    def of(self, tier: str) -> TierTerms:
-        return self.tiers.get(tier) or TierTerms()
-
-
 class Lives:
     """`announce(specs)` makes them the pool's members from this source. `on_ready` is told when capacity came.
-    `have_left(replica)`: whether other proxies are done with one that drains."""
+    `have_left(replica)`: whether other proxies are done with one that drains. `hottest(count)`: requests to warm one
+    with, as traffic has taught."""
 
     def __init__(
         self,
@@ -77,6 +51,7 @@ class Lives:
         clock: Clock,
         on_ready: Callable[[], None] = lambda: None,
         have_left: Callable[[Replica], bool] = lambda replica: True,
+        hottest: Callable[[int], Sequence[dict[str, Any]]] = lambda count: (),
     ) -> None:
         self.terms = terms
         self.orders: Mapping[str, Order] | None = None
@@ -90,25 +65,23 @@ class Lives:
         self._pool = pool
         self._fleet = fleet
         self._bring_up = bring_up
-        self._announce = announce
+        self._members = Membership(pool, fleet, announce, lambda tier: self.terms.of(tier))
         self._times = times
         self._backoff = backoff
         self._clock = clock
         self._on_ready = on_ready
         self._have_left = have_left
-        self._tasks: dict[Replica, asyncio.Task[None]] = {}
-        self._sleepless: Terms | None = None
-        """The terms under which an engine refused to sleep: until there are others, none is asked again."""
+        self._hottest = hottest
+        self._errands = Errands(pool.name)
+        self._sleep = Sleep(pool, bring_up, backoff, clock)
 
     @property
     def warm_size(self) -> int:
         """How many may rest. None where engines have to sleep and will not."""
-        return 0 if self._sleepless is self.terms else self.terms.warm_size
+        return 0 if self._sleep.refused_under is self.terms else self.terms.warm_size
 
     async def stop(self) -> None:
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        await end_tasks(*tasks)
+        await self._errands.stop()
 
     def cost_per_hour(self, *stages: Stage) -> float:
         """Of the replicas in these stages."""
@@ -129,18 +102,21 @@ class Lives:
                 replica.move(Stage.STANDBY, now)
         self.has_seen = True
         for replica in changes.died:
-            self._end_task(replica)
-            serving = replica.stage not in COMING
-            self.starts["died" if serving else "failed"] += 1
-            self._backoff.failed(now)
+            self._errands.end(replica)
+            if self.orders is not None and replica.stage in _LET_GO:
+                # Stopped by the proxy that leads, whose word of that comes later.
+                continue
+            came = replica.stage in COMING
+            self.starts["failed" if came else "died"] += 1
+            self._backoff.failed(now, replica.tier, of_start=came)
             text = "pool %s: replica %s is gone without having been told to (it was %s)"
             _log.warning(text, self._pool.name, replica.id, replica.stage.value)
         for replica in changes.gone:
-            self._end_task(replica)
+            self._errands.end(replica)
         for replica in self._fleet.at(Stage.STOPPING):
-            self._end_task(replica)
+            self._errands.end(replica)
         self._begin_starts()
-        self._publish()
+        self._members.publish()
         return bool(changes.died)
 
     def follow(self, orders: Mapping[str, Order]) -> None:
@@ -154,17 +130,17 @@ class Lives:
             if order is not None:
                 replica.asleep = order.asleep
         self._begin_starts()
-        self._publish()
+        self._members.publish()
 
     def _begin_starts(self) -> None:
         for replica in self._fleet.at(Stage.STARTING):
-            if replica.url and replica not in self._tasks and self._may_serve(replica):
-                self._begin(replica, self._come_up(replica))
+            if replica.url and replica not in self._errands and self._may_serve(replica):
+                self._errands.begin(replica, self._come_up(replica))
 
     def _obey(self, replica: Replica, order: Order) -> None:
         wanted, now = order.stage, self._clock()
         if wanted is Stage.STOPPING or wanted is Stage.STANDBY:
-            self._end_task(replica)
+            self._errands.end(replica)
             replica.move(wanted, now)
         elif wanted is Stage.SERVING:
             if replica.stage is Stage.DRAINING:
@@ -174,7 +150,7 @@ class Lives:
         elif replica.stage is Stage.SERVING and wanted is Stage.DRAINING:
             self.drain(replica)
         elif replica.stage in COMING:
-            self._end_task(replica)
+            self._errands.end(replica)
             if wanted is Stage.DRAINING:
                 # Never to be asked anything from here: the leader need not wait for this proxy.
                 replica.move(Stage.STANDBY, now)
@@ -198,12 +174,13 @@ class Lives:
             return []
         for replica in self._fleet.at(Stage.SERVING):
             self._watch(replica, now)
-        over = [one for one in self._fleet.at(*COMING) if now - one.asked_at > self._times.limit_s]
+        # One that is warmed has come up, and warming has a bound of its own.
+        over = [one for one in self._fleet.at(Stage.STARTING) if now - one.asked_at > self._times.limit_s]
         for replica in over:
             text = "pool %s: replica %s has not come up within %.0f s: stopped"
             _log.error(text, self._pool.name, replica.id, self._times.limit_s)
             self.starts["failed"] += 1
-            self._backoff.failed(now)
+            self._backoff.failed(now, replica.tier, of_start=True)
         return [*over, *(one for one in self._fleet.at(Stage.DRAINING) if self._has_drained(one, now))]
 
     def drain(self, replica: Replica) -> None:
@@ -224,43 +201,27 @@ class Lives:
     def rest(self, replica: Replica) -> None:
         """Out of rotation, to be had again soon. Where sleeping fails it is drained, and will be stopped."""
         replica.move(Stage.STANDBY, self._clock())
-        self._publish()
+        self._members.publish()
         if self.terms.warm_by_sleep:
-            self._begin(replica, self._put_to_sleep(replica))
+            self._errands.begin(replica, self._sleep.begin(replica, self._members.spec(replica), self.terms))
 
     def rouse(self, replica: Replica) -> None:
         """Back from the warm pool."""
-        self._end_task(replica)
+        self._errands.end(replica)
         replica.move(Stage.STARTING, self._clock())
         replica.asked_at = self._clock()
-        self._begin(replica, self._come_up(replica, rouse=True))
+        self._errands.begin(replica, self._come_up(replica, rouse=True))
 
     def leave(self, replica: Replica) -> None:
         """It is being stopped."""
-        self._end_task(replica)
+        self._errands.end(replica)
         replica.move(Stage.STOPPING, self._clock())
-        self._publish()
+        self._members.publish()
 
-    # -- tasks -----------------------------------------------------------------------------------------------------
-
-    def _begin(self, replica: Replica, story: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(story, name=f"replica {replica.id}")
-        self._tasks[replica] = task
-        task.add_done_callback(lambda done: self._ended(replica, done))
-
-    def _ended(self, replica: Replica, task: "asyncio.Task[None]") -> None:
-        if self._tasks.get(replica) is task:
-            del self._tasks[replica]
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("pool %s: replica %s: a task failed", self._pool.name, replica.id, exc_info=task.exception())
-
-    def _end_task(self, replica: Replica) -> None:
-        task = self._tasks.pop(replica, None)
-        if task is not None:
-            task.cancel()
+    # -- errands ---------------------------------------------------------------------------------------------------
 
     async def _come_up(self, replica: Replica, *, rouse: bool = False) -> None:
-        spec, settings = self._spec(replica), self._pool.settings
+        spec, settings = self._members.spec(replica), self._pool.settings
         adopted = replica.adopted and not rouse
         if adopted and await self._bring_up.is_asleep(spec, settings):
             replica.asleep = True
@@ -272,11 +233,13 @@ class Lives:
         await self._bring_up.until_it_answers(spec, settings)
         replica.asleep = False
         took_s = self._clock() - replica.asked_at
-        if self.terms.prompts and not adopted and self.orders is None:
+        prompts = [*self.terms.prompts, *self._hottest(self.terms.hottest)]
+        if prompts and not adopted and self.orders is None:
             replica.move(Stage.WARMING, self._clock())
-            await self._bring_up.warm(spec, settings, self.terms.prompts)
+            await self._bring_up.warm(spec, settings, prompts, self.terms.warm_up_s)
         if not adopted:
             self.starts["ok"] += 1
+            self._backoff.came_up(replica.tier)
             self.last_start_s = took_s
             if not rouse and self.orders is None:
                 self._times.took(took_s)
@@ -287,30 +250,8 @@ class Lives:
         if follows or self._fleet.count(Stage.SERVING) < self.target or not self.warm_size:
             self._serve(replica, ease_in=not adopted)
         else:
-            self._tasks.pop(replica, None)
+            self._errands.let_go(replica)
             self.rest(replica)
-
-    async def _put_to_sleep(self, replica: Replica) -> None:
-        status = await self._bring_up.put_to_sleep(self._spec(replica), self._pool.settings)
-        if status == 200:
-            replica.asleep = True
-            return
-        now = self._clock()
-        if status is None:
-            # It may be another time; until then starting one after the other for that would cost a cold start each.
-            self._backoff.failed(now)
-            _log.warning("pool %s: replica %s did not fall asleep: it is stopped", self._pool.name, replica.id)
-        else:
-            self._sleepless = self.terms
-            _log.error(
-                "pool %s: replica %s refuses to sleep (status %d): it is stopped, and there is no warm pool until the "
-                "next reload. vLLM needs --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1",
-                self._pool.name,
-                replica.id,
-                status,
-            )
-        replica.recycle = "it cannot sleep"
-        replica.move(Stage.DRAINING, now)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -318,34 +259,10 @@ class Lives:
         now = self._clock()
         replica.move(Stage.SERVING, now)
         replica.bad_since = None
-        self._publish()
+        self._members.publish()
         if ease_in and replica.backend is not None:
             self._pool.health.ease_in(replica.backend, now)
         self._on_ready()
-
-    def _publish(self) -> None:
-        """The pool's members from here are those that serve or drain; tell when that changes."""
-        members = self._fleet.at(Stage.SERVING, Stage.DRAINING)
-        for replica in self._fleet.replicas.values():
-            if replica not in members:
-                replica.backend = None
-        self._announce([self._spec(replica) for replica in members])
-        live = {backend.id: backend for backend in self._pool.backends}
-        for replica in members:
-            replica.backend = live.get(replica.id)
-
-    def _spec(self, replica: Replica) -> BackendSpec:
-        terms = self.terms.of(replica.tier)
-        config = BackendConfig(
-            url=replica.url,
-            id=replica.id,
-            weight=terms.weight,
-            max_concurrency=terms.max_concurrency,
-            price_per_hour=terms.price_per_hour,
-            spot=terms.spot,
-        )
-        spec = config.spec(self._pool.name)
-        return replace(spec, tier=replica.tier, prompt_tokens_max=terms.prompt_tokens_max)
 
     def _watch(self, replica: Replica, now: float) -> None:
         backend = replica.backend
@@ -359,7 +276,7 @@ class Lives:
     def _recycle(self, replica: Replica, why: str) -> None:
         _log.warning("pool %s: replica %s is replaced: %s", self._pool.name, replica.id, why)
         replica.recycle = why
-        self._backoff.failed(self._clock())
+        self._backoff.failed(self._clock(), replica.tier)
         self.starts["died"] += 1
         self.drain(replica)
 

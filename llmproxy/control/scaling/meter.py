@@ -7,20 +7,21 @@ from intervals in which requests waited all the time.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from llmproxy.control.scaling.elsewhere import Elsewhere, Sample, counters_of
 from llmproxy.control.scaling.host import Host
+from llmproxy.control.scaling.percentiles import above, difference, merged, percentiles
 from llmproxy.control.scaling.reports import Report
 from llmproxy.control.scaling.tier_meter import TierMeter
 from llmproxy.core.backend import Backend, Gauges, GpuGauges, Status
 from llmproxy.core.pool import Pool
-from llmproxy.policy.scaling.base import Percentiles, Rates, Signals, TierState
+from llmproxy.policy.scaling.base import Rates, Signals, TierState
 from llmproxy.policy.scaling.capacity import Capacity
 from llmproxy.policy.scaling.meter import DemandMeter
-from llmproxy.telemetry.metrics import Histogram, Metrics, Series
+from llmproxy.telemetry.metrics import Metrics
 
 _LEARN_EVERY_S: Final = 10.0
 _LONG_S: Final = 60.0
@@ -91,7 +92,7 @@ class Meter:
         for name, tier in self._tiers.items():
             tier.sample(now, self.elsewhere.of_tier(name))
         self._learn(sample)
-        cpu = self._host.cpu()
+        cpu = self._host.cpu(now)
         self._cpu = cpu if cpu is not None else self._cpu
 
     def signals(
@@ -128,8 +129,8 @@ class Meter:
             sustainable=self._capacity.rates,
             prompt_tokens_per_s=_rate(last.prompt, long.prompt, last, long),
             generated_tokens_per_s=_rate(last.completion, long.completion, last, long),
-            ttft=_percentiles(last.ttft, long.ttft, self._bounds[0]),
-            e2e=_percentiles(last.e2e, long.e2e, self._bounds[1]),
+            ttft=percentiles(last.ttft, long.ttft, self._bounds[0]),
+            e2e=percentiles(last.e2e, long.e2e, self._bounds[1]),
             error_rate=_share(last.failed - long.failed, last.done - long.done),
             shed_rate=_share(last.shed - long.shed, last.done - long.done),
             slo_miss_rate=self._missed(last, memory),
@@ -154,21 +155,21 @@ class Meter:
         waiting = self._pool.awaited.get(name, 0) + self.elsewhere.awaited.get(name, 0)
         return TierState(name, ready, starting, waiting=waiting, demand=demand)
 
-    def report(self, now: float, at: Mapping[str, tuple[str, int]]) -> Report:
+    def report(self, now: float, at: Mapping[str, tuple[str, int]], sessions: Mapping[str, int]) -> Report:
         """Of this proxy's own traffic, for the others. `at`: the stages of replicas, and the requests there."""
         own = self._read(now)
         queue = self._pool.queue
         tiers = {name: (*one.own(), self._pool.awaited.get(name, 0)) for name, one in self._tiers.items()}
         wait_s = queue.longest_wait_s(now)
-        return Report(counters_of(own), (own.ttft, own.e2e), int(queue.waiting), wait_s, at, tiers)
+        return Report(counters_of(own), (own.ttft, own.e2e), int(queue.waiting), wait_s, at, tiers, sessions)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _read(self, now: float) -> Sample:
         name = self._pool.name
         series = [one for one in self._metrics.all_series.values() if one.pool == name]
-        ttft, ttft_bounds = _merged(series, lambda one: one.ttft)
-        e2e, e2e_bounds = _merged(series, lambda one: one.duration)
+        ttft, ttft_bounds = merged(series, lambda one: one.ttft)
+        e2e, e2e_bounds = merged(series, lambda one: one.duration)
         self._bounds = ttft_bounds or self._bounds[0], e2e_bounds or self._bounds[1]
         prompt = sum(one.prompt_tokens for one in series)
         # Not from the counters by backend: those of a backend that left are dropped.
@@ -246,8 +247,8 @@ class Meter:
     def _missed(self, last: Sample, memory: Sample) -> float | None:
         if self.slo_ttft_s is None:
             return None
-        counts = _difference(last.ttft, memory.ttft)
-        return _share(_above(counts, self._bounds[0], self.slo_ttft_s), sum(counts))
+        counts = difference(last.ttft, memory.ttft)
+        return _share(above(counts, self._bounds[0], self.slo_ttft_s), sum(counts))
 
 
 def _gpu(backend: Backend, now: float) -> GpuGauges | None:
@@ -273,49 +274,3 @@ def _share(part: float, whole: float) -> float | None:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _merged(series: list[Series], which: Callable[[Series], Histogram]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The counts of several histograms with the same bounds, added up."""
-    found = [which(one) for one in series]
-    if not found:
-        return (), ()
-    return tuple(map(sum, zip(*(one.counts for one in found), strict=True))), found[0].bounds
-
-
-def _difference(now: tuple[int, ...], before: tuple[int, ...]) -> list[int]:
-    return [count - (before[index] if index < len(before) else 0) for index, count in enumerate(now)]
-
-
-def _percentiles(now: tuple[int, ...], before: tuple[int, ...], bounds: tuple[float, ...]) -> Percentiles:
-    counts = _difference(now, before)
-    return Percentiles(*(_quantile(counts, bounds, share) for share in (0.50, 0.95, 0.99)))
-
-
-def _quantile(counts: list[int], bounds: tuple[float, ...], share: float) -> float | None:
-    """Linear inside its bucket; what lies above the last bound counts as the last bound."""
-    total = sum(counts)
-    if total <= 0:
-        return None
-    rank, below = share * total, 0
-    for index, count in enumerate(counts):
-        if index >= len(bounds):
-            return bounds[-1]
-        if below + count >= rank and count:
-            low = bounds[index - 1] if index else 0.0
-            return low + (bounds[index] - low) * (rank - below) / count
-        below += count
-    return bounds[-1]
-
-
-def _above(counts: list[int], bounds: tuple[float, ...], limit: float) -> float:
-    """How many lie above `limit`, taking each bucket as evenly filled."""
-    found = 0.0
-    for index, count in enumerate(counts):
-        low = bounds[index - 1] if index else 0.0
-        high = bounds[index] if index < len(bounds) else float("inf")
-        if limit <= low:
-            found += count
-        elif limit < high:
-            found += count * (high - limit) / (high - low) if high != float("inf") else count
-    return found

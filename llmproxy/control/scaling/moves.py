@@ -35,12 +35,20 @@ class Bounds:
 
 
 class Moves:
-    """`wait_s(now)`: how long no replica may be started. The warm pool is of the first tier."""
+    """`wait_s(now, tier)`: how long no replica of a tier may be started. `sessions_at(now)`: how many sessions live at
+    each backend, by its id. The warm pool is of the first tier."""
 
-    def __init__(self, fleet: Fleet, lives: Lives, wait_s: Callable[[float], float]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        lives: Lives,
+        wait_s: Callable[[float, str], float],
+        sessions_at: Callable[[float], Mapping[str, int]] = lambda now: {},
+    ) -> None:
         self._fleet = fleet
         self._lives = lives
         self._wait_s = wait_s
+        self._sessions_at = sessions_at
 
     def within(self, tiers: Mapping[str, int], bounds: Bounds) -> dict[str, int]:
         """`tiers` cut to what may be at all, the last first: a reload may have lowered the bounds since they were
@@ -63,8 +71,8 @@ class Moves:
         leaving = self._leaving(tiers, over)
         staying = {tier: self._fleet.staying(tier) - sum(one.tier == tier for one in leaving) for tier in tiers}
         counts = dict(staying)
-        if not self._wait_s(now):
-            for tier in tiers:
+        for tier in tiers:
+            if not self._wait_s(now, tier):
                 counts[tier] += self._room(tier, self._missing(tier, tiers[tier], leaving), counts, bounds)
         return Plan(counts, leaving, sum(counts.values()) - sum(staying.values()))
 
@@ -135,11 +143,16 @@ class Moves:
         return max(min(wanted, room), 0)
 
     def _victims(self, count: int, tier: str, now: float) -> list[Replica]:
-        def in_flight(replica: Replica) -> int:
-            return replica.backend.load.in_flight if replica.backend is not None else 0
+        if not count:
+            return []
+        sessions_at, holders = self._sessions_at(now), set(last_holders(self._fleet.at(Stage.SERVING), now))
 
-        serving = self._fleet.at(Stage.SERVING)
-        return list(victims(self._fleet, count, in_flight, last_holders(serving, now), tier))
+        def lost(replica: Replica) -> tuple[bool, int, int]:
+            sessions = sessions_at.get(replica.id, 0)
+            in_flight = replica.backend.load.in_flight if replica.backend is not None else 0
+            return replica in holders or sessions > 0, sessions, in_flight
+
+        return list(victims(self._fleet, count, lost, tier))
 
     def _price(self, tier: str) -> float:
         return self._lives.terms.of(tier).price_per_hour

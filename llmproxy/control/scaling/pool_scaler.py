@@ -8,75 +8,26 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
-from llmproxy.config.model import PoolConfig
-from llmproxy.control.actuators.base import Actuator, ActuatorError
-from llmproxy.control.scaling.backoff import Backoff
-from llmproxy.control.scaling.cold_starts import ColdStarts
-from llmproxy.control.scaling.decisions import Decisions, Record
-from llmproxy.control.scaling.events import Events
-from llmproxy.control.scaling.fleet import COMING, Fleet, Replica, Stage
-from llmproxy.control.scaling.keeper import KEEP_EVERY_S, Keeper
-from llmproxy.control.scaling.leader import Leadership
-from llmproxy.control.scaling.lives import Lives
-from llmproxy.control.scaling.meter import Meter, Replicas
-from llmproxy.control.scaling.moves import Bounds, Moves, Plan
-from llmproxy.control.scaling.queries import Queries
-from llmproxy.control.scaling.shared import Shared
-from llmproxy.control.scaling.start_times import StartTimes
+from llmproxy.control.actuators.base import ActuatorError
+from llmproxy.control.scaling.acting import CALL_TIMEOUT_S, Acting
+from llmproxy.control.scaling.decisions import Record
+from llmproxy.control.scaling.fleet import COMING, Stage
+from llmproxy.control.scaling.keeper import KEEP_EVERY_S
+from llmproxy.control.scaling.meter import Replicas
+from llmproxy.control.scaling.parts import Pace, Parts
 from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Status
 from llmproxy.core.clock import Clock
-from llmproxy.core.pool import Pool
 from llmproxy.policy.scaling.base import TierState
-from llmproxy.policy.scaling.decision import Decider
 from llmproxy.policy.scaling.tiers import with_tiers
 
-LOOK_EVERY_S: Final = 0.5
 SAMPLE_EVERY_S: Final = 1.0
 LEASE_EVERY_S: Final = 3.0
-CALL_TIMEOUT_S: Final = 60.0
-_ASK_AGAIN_S: Final = 5.0
-"""A number that was accepted is said again so often, while it is not yet there."""
 
 _log = logging.getLogger("llmproxy.control.scaling")
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """`poll_s`: how often the actuator is asked who is there."""
-
-    interval_s: float = 5.0
-    poll_s: float = 0.5
-    look_s: float = LOOK_EVERY_S
-
-
-@dataclass(slots=True)
-class Parts:
-    """What a pool's loop is made of."""
-
-    pool: Pool[PoolConfig]
-    decider: Decider
-    actuator: Actuator
-    meter: Meter
-    fleet: Fleet
-    lives: Lives
-    times: StartTimes
-    backoff: Backoff
-    leadership: Leadership
-    events: Events
-    queries: Queries
-    decisions: Decisions
-    keeper: Keeper
-    most: int
-    """No decision and no warm pool makes more instances than this."""
-    most_per_hour: float = math.inf
-    """Nor ones that cost more than this in all."""
-    dry: bool = False
-    cold_starts: ColdStarts = field(default_factory=ColdStarts)
-    shared: Shared = field(default_factory=Shared)
 
 
 class PoolScaler:
@@ -102,15 +53,10 @@ class PoolScaler:
         self._clock = clock
         self._wall = wall
         self._paused = paused
-        self._on_act = on_act
-        self._moves = Moves(parts.fleet, parts.lives, parts.backoff.wait_s)
-        self._told_of: tuple[Mapping[str, int], tuple[str, ...]] | None = None
+        self._acting = Acting(parts, clock, on_act)
         self._task: asyncio.Task[None] | None = None
-        self._asked: tuple[Mapping[str, int], float] | None = None
-        """The last numbers the actuator took, and when."""
         self._due = dict.fromkeys(("begin", "lease", "poll", "sample", "decide"), -math.inf)
         self._due["keep"] = clock() + KEEP_EVERY_S
-        self._trouble = ""
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -153,8 +99,7 @@ class PoolScaler:
         if self._is_due("lease", LEASE_EVERY_S):
             before, self.token = self.token, await parts.leadership.acquire()
             if self.token != before:
-                # Whatever an earlier leader asked for, what is there is where we begin.
-                self._asked = None
+                self._acting.begin_anew()
         await self._share()
         if self._is_due("sample", SAMPLE_EVERY_S):
             self._sample()
@@ -168,8 +113,10 @@ class PoolScaler:
         if parts.keeper.has_begun and (self._is_due("decide", self.pace.interval_s) or self._is_urgent()):
             await self._prepare()
             self._decide()
-        if self._acts:
-            await self._act(over)
+        if self._acts and self.desired is not None:
+            if await self._acting.act(self.tiers, over, self.token):
+                self._due["poll"] = -math.inf
+            self._acting.look_for_missing()
         if self._is_due("keep", KEEP_EVERY_S) and self._keeps:
             await parts.keeper.keep(parts.decider)
 
@@ -191,7 +138,7 @@ class PoolScaler:
         }
         # What a leader says before it has seen who is there would be that there is nobody.
         token = self.token if lives.has_seen else None
-        await parts.shared.sync(token, parts.fleet, parts.meter.report(now, at), now)
+        await parts.shared.sync(token, parts.fleet, parts.meter.report(now, at, parts.own_sessions(now)), now)
         parts.meter.elsewhere.take(parts.shared.others(now))
         if self.token is None:
             lives.follow(parts.shared.in_force)
@@ -211,14 +158,12 @@ class PoolScaler:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 instances = await self.parts.actuator.replicas()
         except (ActuatorError, TimeoutError) as error:
-            self._troubled(f"who is there cannot be asked: {error or 'no answer'}")
+            self._acting.troubled(f"who is there cannot be asked: {error or 'no answer'}")
             return False
-        if self._trouble:
-            _log.info("pool %s: the actuator answers again", self.parts.pool.name)
-            self._trouble = ""
+        self._acting.answers()
         if self.parts.lives.see(instances, self.parts.shared.in_force):
             # What it had brought about is no more: the same number is news to it.
-            self._asked = None
+            self._acting.begin_anew()
         return True
 
     @property
@@ -262,9 +207,11 @@ class PoolScaler:
             serving, coming = parts.fleet.count(Stage.SERVING, tier=tier), parts.fleet.count(*COMING, tier=tier)
             state = parts.meter.tier(tier, serving, coming)
             if self._acts and self.desired is not None:
-                decided = self.tiers.get(tier, 0)
+                decided, avoided = self.tiers.get(tier, 0), parts.backoff.is_avoided(tier, self._clock())
                 beyond = max(serving - decided, 0)
-                state = replace(state, ready=serving - beyond, starting=max(decided - serving, 0), leaving=beyond)
+                # What was asked for in vain is not on its way.
+                starting = min(max(decided - serving, 0), coming if avoided else decided)
+                state = replace(state, ready=serving - beyond, starting=starting, leaving=beyond, avoided=avoided)
             states.append(state)
         return tuple(states)
 
@@ -286,67 +233,12 @@ class PoolScaler:
         decision = parts.decider.decide(signals, now)
         parts.decisions.add(Record(self._wall(), decision, self._acts))
         if self._acts:
-            parts.decider.done(decision.change, now)
+            tiers = dict(decision.tiers) or {"": decision.replicas}
+            # What is asked for once more, because it has not come, is no further change.
+            is_new = self.desired is None or tiers != self.tiers
+            parts.decider.done(decision.change if is_new else 0, now)
             parts.cold_starts.decided(signals.actual, decision.replicas, now)
-            self.desired = decision.replicas
-            self.tiers = dict(decision.tiers) or {"": decision.replicas}
+            self.desired, self.tiers = decision.replicas, tiers
         else:
             # Where nothing is brought about, what is there is where the next decision begins.
             self.desired = None
-
-    # -- acting ----------------------------------------------------------------------------------------------------
-
-    async def _act(self, over: list[Replica]) -> None:
-        parts = self.parts
-        if self.desired is None:
-            return
-        bounds = Bounds(parts.most, parts.most_per_hour)
-        tiers = self._moves.within(self.tiers, bounds)
-        parts.lives.target = sum(tiers.values())
-        plan = self._moves.plan(tiers, over, bounds, self._clock())
-        if not plan.leaving and not plan.missing:
-            self._asked = plan.tiers, self._clock()
-            return
-        if not plan.leaving and self._asked is not None:
-            asked, at = self._asked
-            if asked == plan.tiers and self._clock() - at < _ASK_AGAIN_S:
-                return
-        await self._scale(plan)
-
-    async def _scale(self, plan: Plan) -> None:
-        parts, token, count, leaving = self.parts, self.token, plan.count, plan.leaving
-        if token is None or not parts.leadership.is_held(token):
-            return
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                ids = [one.id for one in leaving]
-                by_tier = None if parts.decider.tiers is None else plan.tiers
-                await parts.actuator.scale(count, leaving=ids, fence=token, tiers=by_tier)
-        except (ActuatorError, TimeoutError) as error:
-            parts.backoff.failed(self._clock())
-            self._troubled(f"it cannot be brought to {count} replicas: {error or 'no answer'}")
-            return
-        self._asked = plan.tiers, self._clock()
-        self._due["poll"] = -math.inf
-        for replica in leaving:
-            parts.lives.leave(replica)
-        self._tell(plan, token)
-
-    def _tell(self, plan: Plan, token: int) -> None:
-        """Once: the same numbers are asked for again and again until they are there."""
-        leaving = tuple(one.id for one in plan.leaving)
-        if (plan.tiers, leaving) == self._told_of:
-            return
-        self._told_of = plan.tiers, leaving
-        latest = self.parts.decisions.latest
-        why = latest.decision.reason if latest is not None else ""
-        facts: dict[str, Any] = {"pool": self.parts.pool.name, "replicas": plan.count}
-        if self.parts.decider.tiers is not None:
-            facts["tiers"] = dict(plan.tiers)
-        self._on_act(why, {**facts, "leaving": leaving, "fence": token})
-
-    def _troubled(self, what: str) -> None:
-        """Say it once."""
-        if what != self._trouble:
-            self._trouble = what
-            _log.error("pool %s: %s; what runs goes on", self.parts.pool.name, what)

@@ -1,8 +1,9 @@
 """What each proxy says of its own traffic to a pool, so that whoever leads sizes the fleet for all of it, and stops no
 replica that another proxy is still at.
 
-A report is text in a shared table under the proxy's name: counters that only grow, what waits, and how many requests
-it has at which replica in which stage. A proxy whose report does not change any more is gone; its clock is not asked.
+A report is text in a shared table under the proxy's name: counters that only grow, what waits, how many requests it
+has at which replica in which stage, and how many sessions live there. A proxy whose report does not change any more is
+gone; its clock is not asked.
 """
 
 import json
@@ -29,6 +30,8 @@ class Report:
     tiers: Mapping[str, tuple[float, float, int]] = field(default_factory=dict)
     """By tier of capacity: requests whose prompt fits no smaller one and their tokens, which only grow, and how many
     wait for it."""
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    """By replica: those that live there, where there are any."""
 
 
 @dataclass(slots=True)
@@ -49,7 +52,8 @@ class Reports:
 
     def say(self, report: Report) -> None:
         self._number += 1
-        told = [report.counters, report.histograms, report.waiting, report.wait_s, report.at, report.tiers]
+        at = {id: (*row, report.sessions.get(id, 0)) for id, row in report.at.items()}
+        told = [report.counters, report.histograms, report.waiting, report.wait_s, at, report.tiers]
         self._table.put(self._mine, json.dumps([self._number, *told]))
 
     def leave(self) -> None:
@@ -89,6 +93,7 @@ def _report(text: str) -> Report | None:
             None if wait_s is None else float(wait_s),
             {str(id): (str(row[0]), int(row[1])) for id, row in _rows(at)},
             {str(tier): (float(row[0]), float(row[1]), int(row[2])) for tier, row in _rows(tiers)},
+            {str(id): int(row[2]) for id, row in _rows(at) if len(row) > 2 and row[2]},
         )
     except (ValueError, TypeError, IndexError, AttributeError):
         return None

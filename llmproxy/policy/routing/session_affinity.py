@@ -1,16 +1,17 @@
 """Requests of one session go to one backend, where their prefix is still in the KV cache, unless it is overloaded."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
 from llmproxy.core.backend import Backend
+from llmproxy.core.ports import Moment
 from llmproxy.core.request import Request
-from llmproxy.policy.routing.base import Unlearning
 from llmproxy.policy.routing.least_connections import LeastConnections
 from llmproxy.policy.routing.options import NoOptions
+from llmproxy.policy.routing.recent_sessions import RecentSessions
 from llmproxy.policy.routing.rendezvous import Rendezvous, digest
 
 _DEFAULT_HEADERS = ("x-session-id",)
@@ -40,10 +41,11 @@ class SessionAffinityOptions:
                 raise ValueError(f"header {name!r} is not a header's name")
 
 
-class SessionAffinity(Unlearning):
-    """Weighted rendezvous hashing with bounded load; a request without a session goes to the least loaded backend."""
+class SessionAffinity:
+    """Weighted rendezvous hashing with bounded load; a request without a session goes to the least loaded backend.
+    It remembers where sessions were sent for the autoscaler, which spares their backends."""
 
-    __slots__ = ("_bound", "_cookies", "_fields", "_headers", "_rendezvous", "_sessionless")
+    __slots__ = ("_bound", "_cookies", "_fields", "_headers", "_recent", "_rendezvous", "_sessionless")
     options_type: ClassVar = SessionAffinityOptions
 
     def __init__(self, options: SessionAffinityOptions, rng: random.Random) -> None:
@@ -53,11 +55,13 @@ class SessionAffinity(Unlearning):
         self._fields = options.field if chosen else _DEFAULT_FIELDS
         self._bound = options.load_bound
         self._rendezvous = Rendezvous()
+        self._recent = RecentSessions()
         self._sessionless = LeastConnections(NoOptions(), rng)
 
     def pick(self, candidates: Sequence[Backend], request: Request, now: float) -> Backend:
         session = self.session(request)
         if session is None:
+            request.note = None
             request.reason = "load"
             return self._sessionless.pick(candidates, request, now)
         total_weight = 0.0
@@ -70,7 +74,15 @@ class SessionAffinity(Unlearning):
         roomy = [backend for backend in candidates if backend.load.in_flight < ceil(per_weight * backend.weight)]
         request.reason = "session" if len(roomy) == len(candidates) else "bounded"
         # Unless load_bound is 1 and the shares come out a last place too low.
-        return self._rendezvous.first(digest(session), roomy or candidates)
+        name = request.note = digest(session)
+        return self._rendezvous.first(name, roomy or candidates)
+
+    def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
+        if moment is Moment.SENT and isinstance(request.note, int):
+            self._recent.sent(request.note, backend, now)
+
+    def sessions(self, now: float) -> Mapping[str, int]:
+        return self._recent.live(now)
 
     def session(self, request: Request) -> str | None:
         """The session's name, or None."""
@@ -88,3 +100,4 @@ class SessionAffinity(Unlearning):
     def forget(self, backend: Backend) -> None:
         self._rendezvous.forget(backend)
         self._sessionless.forget(backend)
+        self._recent.forget(backend)

@@ -39,7 +39,8 @@ class Demand:
 @dataclass(frozen=True, slots=True)
 class TierState:
     """One tier of capacity at this moment. `demand` (of the last 60 s) and `waiting` are of the requests whose prompt
-    fits no smaller tier. `leaving` still serve, until another does in their place."""
+    fits no smaller tier. `leaving` still serve, until another does in their place. `avoided`: its starts have failed
+    lately, and of `starting` are those that exist alone."""
 
     name: str
     ready: int = 0
@@ -47,6 +48,7 @@ class TierState:
     leaving: int = 0
     waiting: int = 0
     demand: Rates = field(default_factory=Rates)
+    avoided: bool = False
 
     @property
     def actual(self) -> int:

@@ -15,6 +15,9 @@ others.
 Where nothing changes otherwise, one that is dearer than the first tier and more than is needed gives way to one of the
 first: a single large replica must not stay for good because nobody wants less than one.
 
+A tier whose starts have failed lately (a spot market that is empty) comes last for a while: the others serve the wish,
+larger ones its long prompts, and only what they have no room for is asked of it.
+
 There are never more than the guardrails allow, nor dearer ones than the budget pays. When they leave no room to add the
 replica that long prompts need, one of another tier makes room for it: nobody else can serve those.
 """
@@ -70,6 +73,7 @@ class Tiers:
         self.tiers = tuple(tiers)
         self._held = [Highest() for _ in tiers]
         self._needed = [0] * len(self.tiers)
+        self._avoided: frozenset[str] = frozenset()
         self._held_worth = Highest()
         """Of what is needed in all, in thousandths of a replica of worth 1."""
 
@@ -77,7 +81,7 @@ class Tiers:
         """Enough for the prompts that only larger tiers take; None where there are none."""
         window_s = max(_HOLD_S, signals.cold_start_s or 0.0)
         states = {one.name: one for one in signals.tiers}
-        missing, said = 0, []
+        self._avoided = frozenset(one.name for one in signals.tiers if one.avoided)
         there = {one.name: one.actual for one in signals.tiers}
         worth = self._mean_worth({tier.name: there.get(tier.name, 0) for tier in self.tiers})
         for number, tier in enumerate(self.tiers):
@@ -85,12 +89,13 @@ class Tiers:
             need = _need(state, signals.sustainable, tier.worth / worth) if number else 0
             if tier.max is not None:
                 need = min(need, tier.max)
-            need = self._needed[number] = self._held[number].add(need, now, window_s)
-            if need:
-                missing += max(need - state.actual, 0)
-                said.append(f"{need} {tier.name}")
-        if not said:
+            self._needed[number] = self._held[number].add(need, now, window_s)
+        self._pass_on(there)
+        found = [(tier, need) for tier, need in zip(self.tiers, self._needed, strict=True) if need]
+        if not found:
             return None
+        missing = sum(max(need - there.get(tier.name, 0), 0) for tier, need in found)
+        said = [f"{need} {tier.name}" for tier, need in found]
         replicas = max(sum(self._needed), signals.actual + missing if missing else 0)
         return Wanted(replicas, f"{' and '.join(said)} for prompts that fit nothing smaller", "tiers")
 
@@ -122,6 +127,7 @@ class Tiers:
             replicas = max(replicas - sum(self._needed) + sum(needed), min(replicas, actual))
         if replicas > actual:
             for_memory = wanted is not None and wanted.for_memory
+            notes += [f"starts of {tier.name} fail" for tier in self.tiers if tier.name in self._avoided]
             self._add(counts, needed, replicas - actual, max(least - actual, 0), for_memory)
         elif replicas < actual:
             self._remove(counts, needed, actual - replicas)
@@ -134,6 +140,18 @@ class Tiers:
         return Split(counts, tuple(notes))
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _pass_on(self, there: Mapping[str, int]) -> None:
+        """What is needed of a tier that is avoided, beyond what there is of it, a larger one is to do."""
+        for number, tier in enumerate(self.tiers):
+            short = self._needed[number] - there.get(tier.name, 0)
+            able = (n for n in range(number + 1, len(self.tiers)) if self.tiers[n].name not in self._avoided)
+            other = next(able, None)
+            if tier.name in self._avoided and short > 0 and other is not None:
+                able_to = self.tiers[other]
+                more = self._needed[other] + max(rounded_up(short * tier.worth / able_to.worth), 1)
+                self._needed[number] -= short
+                self._needed[other] = more if able_to.max is None else min(more, able_to.max)
 
     def _affordable(self, per_hour: float | None) -> list[int]:
         """What long prompts need, as far as there is money for it."""
@@ -153,7 +171,7 @@ class Tiers:
             while added < most and counts[tier.name] < needed[number]:
                 counts[tier.name] += 1
                 added, wanted = added + 1, wanted - tier.worth
-        order = sorted(self.tiers, key=lambda tier: -tier.worth) if for_memory else self.tiers
+        order = sorted(self.tiers, key=lambda tier: (tier.name in self._avoided, -tier.worth if for_memory else 0.0))
         while added < most and (wanted > _SLIVER or added < least):
             found = next((one for one in order if one.max is None or counts[one.name] < one.max), None)
             if found is None:
@@ -182,7 +200,7 @@ class Tiers:
     def _trade_down(self, counts: dict[str, int], needed: Sequence[int], worth: float) -> list[str]:
         first = self.tiers[0]
         there = sum(tier.worth * counts[tier.name] for tier in self.tiers)
-        if first.max is not None and counts[first.name] >= first.max:
+        if first.name in self._avoided or (first.max is not None and counts[first.name] >= first.max):
             return []
         for number, tier in enumerate(self.tiers):
             spare = counts[tier.name] > needed[number] and tier.price_per_hour >= first.price_per_hour
@@ -195,7 +213,7 @@ class Tiers:
     def _swap(self, counts: dict[str, int], needed: Sequence[int]) -> list[str]:
         notes = []
         for number, tier in enumerate(self.tiers):
-            while counts[tier.name] < needed[number]:
+            while counts[tier.name] < needed[number] and tier.name not in self._avoided:
                 spare = next((o for n, o in enumerate(self.tiers) if counts[o.name] > needed[n]), None)
                 if spare is None:
                     break

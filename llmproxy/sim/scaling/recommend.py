@@ -12,6 +12,7 @@ from math import ceil
 from typing import Any, Final
 
 from llmproxy.policy.scaling.guardrails import Limits
+from llmproxy.policy.scaling.money import Budget
 from llmproxy.policy.scaling.quantities import duration_s, share
 from llmproxy.policy.scaling.stabiliser import Behavior
 from llmproxy.sim.scaling.fleet import Fleet, Model
@@ -37,6 +38,7 @@ class Setup:
     most: int
     behavior: Behavior = field(default_factory=Behavior)
     changes_per_hour: int | None = None
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ _Change = Callable[[Setup], Setup]
 def play(setup: Setup, model: Model, traffic: Sequence[int], unix_s: float) -> Played:
     """One replay. It begins with what its first minute needs at 70 %."""
     model = replace(model, replicas_min=setup.least, replicas_max=setup.most)
-    limits = Limits(setup.least, setup.most, setup.changes_per_hour)
+    limits = Limits(setup.least, setup.most, setup.changes_per_hour, setup.budget)
     ours = Ours(model, setup.policies, unix_s, limits, setup.behavior)
     first = sum(traffic[:60]) / max(min(len(traffic), 60), 1)
     fleet = Fleet(model, min(max(ceil(first / (0.7 * model.begins_per_s)), setup.least), setup.most))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from llmproxy.control.actuators import processes
-from llmproxy.control.actuators.base import ActuatorError
-from llmproxy.control.actuators.process import ProcessActuator, ProcessOptions
+from llmproxy.control.actuators.base import ActuatorError, TiersFailed
+from llmproxy.control.actuators.engine_kinds import EngineKind, ProcessOptions
+from llmproxy.control.actuators.process import ProcessActuator
 from tests.harness.waiting import until
 
 PYTHON = sys.executable
@@ -251,3 +252,12 @@ async def test_logs_are_bounded(make: Make, tmp_path: Path) -> None:
     size = log.stat().st_size
     await until(lambda: log.stat().st_size > size, "it goes on")
     assert b"\0" not in log.read_bytes()
+
+
+async def test_a_tier_that_cannot_be_started_does_not_keep_the_others(make: Make) -> None:
+    kinds = {"none": EngineKind("no-such-program {port}"), "some": EngineKind(SLEEPER)}
+    actuator = make(tiers=kinds)
+    with pytest.raises(TiersFailed, match="no-such-program cannot be started") as failed:
+        await actuator.scale(3, tiers={"none": 1, "some": 2})
+    assert failed.value.tiers == ("none",)
+    assert [one.tier for one in await actuator.replicas()] == ["some", "some"]

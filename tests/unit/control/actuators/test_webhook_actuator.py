@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from llmproxy.control.actuators import signing
-from llmproxy.control.actuators.base import ActuatorError, Instance
+from llmproxy.control.actuators.base import ActuatorError, Instance, TiersFailed
 from llmproxy.control.actuators.webhook import StaleLeader, WebhookActuator, WebhookOptions
 
 SECRET = "a shared secret"
@@ -224,3 +224,16 @@ async def test_an_answer_that_is_none(stand: tuple[Stand, str], speaker: Speaker
 async def test_nobody_there(speaker: Speaker) -> None:
     with pytest.raises(ActuatorError):
         await speaker.to("http://127.0.0.1:1/").replicas()
+
+
+async def test_what_the_receiver_cannot_get_is_told_by_tier(stand: tuple[Stand, str], speaker: Speaker) -> None:
+    there, url = stand
+    actuator = speaker.to(url)
+    answer = '{"replicas": [], "unavailable": ["spot", "another pool\'s", {}]}'
+    there.answers = [(200, answer), (200, answer), (200, '{"replicas": [], "unavailable": 5}'), (200, "[]")]
+    with pytest.raises(TiersFailed) as failed:
+        await actuator.scale(2, tiers={"spot": 1, "steady": 1})
+    assert failed.value.tiers == ("spot",)
+    await actuator.scale(2)
+    for _ in range(2):
+        await actuator.scale(2, tiers={"spot": 1, "steady": 1})

@@ -101,6 +101,19 @@ async def test_one_that_drains_is_stopped_when_the_follower_is_done_with_it() ->
     assert pair.leader.lives == pair.follower.lives == {"serving": 1}
 
 
+async def test_what_the_follower_knows_of_sessions_counts_for_the_leader() -> None:
+    pair = Pair()
+    pair.wish(2)
+    await pair.rounds()
+    # They are alike otherwise, and the first one would go.
+    holder = pair.leader.pool.backends[0].id
+    pair.follower.parts.own_sessions = lambda now: {holder: 3}
+    await pair.rounds(2)
+    pair.wish(1)
+    await pair.rounds()
+    assert [id for id, stage in stages(pair.leader).items() if stage is Stage.SERVING] == [holder]
+
+
 async def test_one_that_is_taken_back_is_taken_back_everywhere() -> None:
     pair = Pair()
     pair.wish(2)

@@ -1,11 +1,9 @@
 """Signals from counters: windows, quantiles, and what is unknown."""
 
 import random
-from pathlib import Path
 
 import pytest
 
-from llmproxy.control.scaling.host import Host
 from llmproxy.control.scaling.meter import Meter, Replicas
 from llmproxy.core.backend import Backend, BackendSpec, Gauges, GpuGauges
 from llmproxy.core.pool import Pool
@@ -177,7 +175,7 @@ def test_what_other_proxies_get_for_a_tier_is_demand_for_it() -> None:
         seen = other.metrics.tier_prompts["p", "big"]
         seen.requests += 2
         seen.tokens += 2000
-        bench.meter.elsewhere.take({"other": other.meter.report(bench.now, {})})
+        bench.meter.elsewhere.take({"other": other.meter.report(bench.now, {}, {})})
         bench.second()
     state = bench.meter.tier("big", 1, 0)
     assert state.demand.requests_per_s == pytest.approx(2.0, rel=0.05)
@@ -197,11 +195,3 @@ def test_demand_by_tier() -> None:
     assert state.demand.requests_per_s == pytest.approx(1.0, rel=0.05)
     assert state.demand.prefill_tokens_per_s == pytest.approx(5000.0, rel=0.05)
     assert bench.meter.tier("other", 0, 0).demand.requests_per_s is None
-
-
-def test_the_host_is_a_share_or_unknown() -> None:
-    nowhere = Path("/nonexistent")
-    assert Host(nowhere, nowhere).cpu() is None
-    assert Host(nowhere, nowhere).memory() is None
-    host = Host()
-    assert 0.0 < (host.memory() or 0.0) < 1.0

@@ -8,19 +8,21 @@ from typing import Any
 import pytest
 
 from llmproxy.config.model import PoolConfig
-from llmproxy.control.actuators.base import ActuatorError, Instance
+from llmproxy.control.actuators.base import ActuatorError, Instance, TiersFailed
 from llmproxy.control.scaling.backoff import Backoff
 from llmproxy.control.scaling.bring_up import BringUp
 from llmproxy.control.scaling.decisions import Decisions
 from llmproxy.control.scaling.events import Activation, Event, Events
 from llmproxy.control.scaling.fleet import Fleet, Stage
 from llmproxy.control.scaling.keeper import Keeper
-from llmproxy.control.scaling.lives import Lives, Terms, TierTerms
+from llmproxy.control.scaling.lives import Lives
 from llmproxy.control.scaling.meter import Meter
-from llmproxy.control.scaling.pool_scaler import Pace, Parts, PoolScaler
+from llmproxy.control.scaling.parts import Pace, Parts
+from llmproxy.control.scaling.pool_scaler import PoolScaler
 from llmproxy.control.scaling.queries import Queries
 from llmproxy.control.scaling.shared import Shared
 from llmproxy.control.scaling.start_times import StartTimes
+from llmproxy.control.scaling.terms import Terms, TierTerms
 from llmproxy.core.backend import Backend, BackendSpec, Gauges, Status
 from llmproxy.core.clock import ManualClock
 from llmproxy.core.pool import Pool
@@ -52,6 +54,10 @@ class World:
         self.fence = 0
         self.made = 0
         self.tiers: Mapping[str, int] | None = None
+        self.empty: set[str] = set()
+        """Tiers of which it makes none, whatever it is asked for."""
+        self.admits_it = False
+        """Whether it says so."""
 
     async def start(self) -> None: ...
 
@@ -77,8 +83,13 @@ class World:
         for tier, wanted in (tiers or {}).items():
             there = [id for id, one in self.running.items() if one.tier == tier]
             assert len(there) <= wanted, "nobody is stopped who was not named"
-            for _ in range(wanted - len(there)):
+            for _ in range(0 if tier in self.empty else wanted - len(there)):
                 self._make(tier)
+        if tiers is not None:
+            short = [tier for tier in self.empty if tiers.get(tier)]
+            if short and self.admits_it:
+                raise TiersFailed("none to be had", short)
+            return
         while len(self.running) > count:
             self.running.popitem()
         while len(self.running) < count:
@@ -192,7 +203,8 @@ class Scene:
         )
         self.engines = Ready(self.world, self.up)
         self.shared = shared or Shared()
-        self.fleet, backoff, events = Fleet([one.name for one in tiers] or [""]), Backoff(), Events(self.clock)
+        names = [one.name for one in tiers] or [""]
+        self.fleet, backoff, events = Fleet(names), Backoff(names), Events(self.clock)
         times = StartTimes(None, 600.0)
         behavior = Behavior(Direction(), Direction(window_s=0.0))
         self.parts = Parts(
@@ -300,6 +312,21 @@ async def test_the_last_holder_of_an_adapter_stays() -> None:
     scene.wish.replicas = 1
     await scene.rounds()
     assert [one.id for one in scene.fleet.at(Stage.SERVING)] == [holder.id]
+
+
+async def test_who_has_sessions_stays_while_another_has_none() -> None:
+    scene = Scene()
+    scene.wish.replicas = 3
+    await scene.rounds()
+    has_most, idle, has_one = scene.pool.backends
+    idle.load.enter()
+    scene.parts.own_sessions = lambda now: {has_most.id: 5, has_one.id: 1}
+    scene.wish.replicas = 2
+    await scene.rounds()
+    assert {one.id for one in scene.fleet.at(Stage.SERVING)} == {has_most.id, has_one.id}, "although it was at work"
+    scene.wish.replicas = 1
+    await scene.rounds()
+    assert [one.id for one in scene.fleet.at(Stage.SERVING)] == [has_most.id], "where most would be lost"
 
 
 async def test_a_replica_that_dies_is_replaced_and_one_that_dies_again_waits() -> None:
@@ -410,80 +437,3 @@ async def test_no_input_gets_past_max_or_a_pause(seed: int) -> None:
         assert len(scene.world.running) <= 3
         if scene.paused:
             assert len(scene.world.calls) == before
-
-
-TIERS = (Tier("small", price_per_hour=1.0), Tier("big", worth=4.0, price_per_hour=3.0))
-
-
-def kinds(scene: Scene) -> dict[str, int]:
-    return {tier: count for tier in ("small", "big") if (count := scene.fleet.count(Stage.SERVING, tier=tier))}
-
-
-async def test_a_long_prompt_in_line_brings_a_big_replica_before_the_small_one_goes() -> None:
-    scene = Scene(tiers=TIERS)
-    scene.wish.replicas = 1
-    await scene.rounds()
-    assert kinds(scene) == {"small": 1}
-    scene.pool.awaited["big"] = 1
-    scene.world.hold = True
-    await scene.rounds(1)
-    assert scene.world.tiers == {"small": 1, "big": 1}
-    await scene.rounds(1)
-    assert scene.lives == {"serving": 1, "starting": 1}
-    # One is wanted, and that is the big one: while it starts the small one serves.
-    await scene.rounds(6)
-    assert kinds(scene) == {"small": 1}
-    scene.world.hold = False
-    scene.up.set()
-    await scene.rounds(6)
-    assert kinds(scene) == {"big": 1}
-    assert scene.pool.backends[0].spec.tier == "big"
-    assert scene.pool.backends[0].spec.price_per_hour == 3.0
-
-
-async def test_a_big_one_goes_when_the_small_one_that_does_serves() -> None:
-    scene = Scene(tiers=TIERS)
-    scene.wish.replicas, scene.wish.need = 1, 0.1
-    scene.pool.awaited["big"] = 1
-    await scene.rounds()
-    assert kinds(scene) == {"big": 1}
-    scene.pool.awaited["big"] = 0
-    scene.world.hold = True
-    await scene.rounds(320)
-    assert scene.lives == {"serving": 1, "starting": 1}
-    made = scene.world.made
-    await scene.rounds(20)
-    assert kinds(scene) == {"big": 1}, "while the small one starts"
-    assert scene.world.made == made, "it is started once"
-    scene.world.hold = False
-    scene.up.set()
-    await scene.rounds(6)
-    assert kinds(scene) == {"small": 1}
-    assert scene.lives == {"serving": 1}
-
-
-async def test_where_there_is_no_room_a_small_one_makes_place() -> None:
-    scene = Scene(tiers=TIERS, most=2)
-    scene.wish.replicas = 2
-    await scene.rounds()
-    scene.pool.awaited["big"] = 1
-    await scene.rounds(8)
-    assert kinds(scene) == {"small": 1, "big": 1}
-
-
-async def test_never_more_than_an_hour_pays_for_whatever_drains() -> None:
-    scene = Scene(tiers=TIERS, most=8)
-    scene.parts.most_per_hour = 4.0
-    scene.wish.replicas = 4
-    await scene.rounds()
-    assert kinds(scene) == {"small": 4}
-    for backend in scene.pool.backends:
-        backend.load.enter()
-    scene.pool.awaited["big"] = 1
-    for _ in range(20):
-        await scene.rounds(1)
-        cost = sum(3.0 if one.tier == "big" else 1.0 for one in scene.world.running.values())
-        assert cost <= 4.0
-        for backend in scene.pool.backends:
-            if backend.status is Status.DRAINING and backend.load.in_flight:
-                backend.load.leave()

@@ -25,12 +25,24 @@ def heard(table: LocalTable, mine: str) -> Reports:
 def test_each_hears_the_others() -> None:
     table = LocalTable()
     one, other = Reports(table, "one"), Reports(table, "other")
-    one.say(report(3, waiting=2, wait_s=1.5, at={"r1": ("serving", 1)}))
+    at = {"r1": ("serving", 1), "r2": ("serving", 0)}
+    one.say(report(3, waiting=2, wait_s=1.5, at=at, sessions={"r1": 7, "of another pool": 1}))
     other.say(report(4))
     other.hear(0.0)
     [(name, found)] = other.others(0.0).items()
     assert (name, found.waiting, found.wait_s, found.at["r1"]) == ("one", 2, 1.5, ("serving", 1))
     assert list(found.counters) == counters_of(sample(3))
+    assert found.sessions == {"r1": 7}
+    sums = Elsewhere()
+    sums.take({"one": found, "third": found})
+    assert sums.sessions == {"r1": 14}
+
+
+def test_a_proxy_of_an_earlier_version_knows_of_no_sessions() -> None:
+    table = LocalTable()
+    table.put("old", json.dumps([1, [3.0], [], 0, None, {"r1": ["serving", 1]}, {}]))
+    [found] = heard(table, "mine").others(0.0).values()
+    assert (found.at["r1"], found.sessions) == (("serving", 1), {})
 
 
 def test_what_waits_for_a_tier_elsewhere_and_came_for_it_adds_up() -> None:

@@ -1,5 +1,6 @@
 """Which tier of capacity is added, and which goes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,3 +143,34 @@ def test_the_dearer_one_only_where_the_budget_pays(per_hour: float, expected: tu
     decision = decider(Says(3), limits).decide(signals(small=3, waiting=1, unix_s=0.0), 0.0)
     assert tuple(dict(decision.tiers).values()) == expected
     assert decision.replicas == sum(expected)
+
+
+def avoiding(tier: str, found: Signals) -> Signals:
+    return replace(found, tiers=tuple(replace(one, avoided=one.name == tier) for one in found.tiers))
+
+
+def test_a_tier_whose_starts_fail_comes_last() -> None:
+    decision = decider(Says(3)).decide(avoiding("small", signals(small=1)), 0.0)
+    assert dict(decision.tiers) == {"small": 1, "big": 1}, "one is worth two small ones, and more"
+    assert "starts of small fail" in decision.reason
+    full = (SMALL, Tier("big", worth=1.0, max=1))
+    decision = decider(Says(3), tiers=full).decide(avoiding("small", signals(small=1, tiers=full)), 0.0)
+    assert dict(decision.tiers) == {"small": 2, "big": 1}, "what the others have no room for"
+
+
+def test_a_larger_one_does_for_long_prompts_whose_own_tier_fails() -> None:
+    tiers = (SMALL, Tier("middle", worth=2.0), Tier("large", worth=8.0))
+    states = (
+        TierState("small", ready=1),
+        TierState("middle", waiting=3, avoided=True),
+        TierState("large"),
+    )
+    found = with_tiers(Signals(now=0.0, ready=1), tiers, states, 0.0)
+    decision = decider(Says(1), tiers=tiers).decide(found, 0.0)
+    assert dict(decision.tiers) == {"small": 1, "middle": 0, "large": 1}
+
+
+def test_none_makes_place_for_one_that_will_not_come() -> None:
+    full = Limits(0, 2)
+    small = avoiding("big", signals(small=2, waiting=1))
+    assert dict(decider(Says(2), full).decide(small, 0.0).tiers) == {"small": 2, "big": 0}

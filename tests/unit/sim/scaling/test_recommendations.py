@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from llmproxy.policy.scaling.money import Budget
 from llmproxy.policy.scaling.stabiliser import Behavior, Direction
 from llmproxy.sim.scaling.fleet import Model
 from llmproxy.sim.scaling.recommend import Setup, play, recommend
@@ -58,6 +59,15 @@ def test_where_the_objective_is_missed_nothing_makes_it_worse() -> None:
     assert advice.now.at_most > 0.1
     assert advice.floor == advice.now.slo_attained
     assert all(one.slo_attained >= advice.floor for one in advice.each)
+
+
+def test_a_budget_is_kept_to_in_the_replay() -> None:
+    traffic = day(30.0, 6.0, from_h=1, to_h=2, hours=3)
+    free = play(Setup(DEMAND, 1, 14, SLOW), MODEL, traffic, 0.0)
+    tight = play(Setup(DEMAND, 1, 14, SLOW, budget=Budget(2.0, per_hour=6.0)), MODEL, traffic, 0.0)
+    assert free.replica_hours > 9.5, "more than three at a time"
+    assert tight.replica_hours <= 9.5
+    assert tight.slo_attained < free.slo_attained
 
 
 def test_a_tight_pool_is_left_alone() -> None:

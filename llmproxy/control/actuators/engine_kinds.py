@@ -1,0 +1,70 @@
+"""How engines are started as processes of this machine, and where they find room on it."""
+
+import socket
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmproxy.control.actuators.base import ActuatorError
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """How engines of one tier of capacity are started: the command, beside `ProcessOptions.env` this, and its own sets
+    of GPUs."""
+
+    command: str
+    gpu: str = ""
+    gpus: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    command: str
+    """`{port}`, `{id}` and `{gpus}` are put in; `{tier}` and `{gpu}` too where there are tiers."""
+    directory: Path
+    """For the state file and the logs."""
+    host: str = "127.0.0.1"
+    ports: tuple[int, int] | None = None
+    """First and last; None takes any that is free."""
+    gpus: tuple[str, ...] = ()
+    """Sets of devices; an engine gets one, and when all are taken none can be started. None: no such limit."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    stop_timeout_s: float = 30.0
+    log_max_bytes: int = 50 * 1024**2
+    on_exit_stop: bool = False
+    """Whether engines end with the proxy."""
+    tiers: Mapping[str, EngineKind] = field(default_factory=dict)
+    """By name; empty: all engines are of one kind, which has no name."""
+
+    def kind(self, tier: str) -> EngineKind | None:
+        """None: there is no such tier (any more)."""
+        return self.tiers.get(tier) if self.tiers else None if tier else EngineKind(self.command, gpus=self.gpus)
+
+
+def free_gpus(kind: EngineKind, taken: Collection[str]) -> tuple[str, ...]:
+    """One of its sets that nobody has; none where it has no sets. Raises `ActuatorError` when all are taken."""
+    if not kind.gpus:
+        return ()
+    for gpus in kind.gpus:
+        if gpus not in taken:
+            return (gpus,)
+    raise ActuatorError(f"all {len(kind.gpus)} sets of GPUs are in use")
+
+
+def free_port(options: ProcessOptions, taken: Collection[int]) -> int:
+    """One that can be listened at. Raises `ActuatorError` when there is none."""
+    first, last = options.ports or (0, 0)
+    for port in range(first, last + 1):
+        if port in taken:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((options.host, port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise ActuatorError(f"no port from {first} to {last} is free")

@@ -1,0 +1,57 @@
+"""Where sessions live: whom each was sent to last, for as long as it is likely to go on."""
+
+from collections import OrderedDict
+from typing import Final
+
+from llmproxy.core.backend import Backend
+
+LIVES_S: Final = 600.0
+"""A session that was silent for longer is over, or what it had in the KV cache has made room for others."""
+KEPT_MAX: Final = 100_000
+
+
+class RecentSessions:
+    """Bounded: of too many, those that were silent longest are forgotten. Sessions are numbers (hashes)."""
+
+    __slots__ = ("_kept_max", "_last", "_live")
+
+    def __init__(self, kept_max: int = KEPT_MAX) -> None:
+        self._kept_max = kept_max
+        self._last: OrderedDict[int, tuple[Backend, float]] = OrderedDict()
+        self._live: dict[Backend, int] = {}
+
+    def sent(self, session: int, backend: Backend, now: float) -> None:
+        last = self._last
+        before = last.get(session)
+        last[session] = (backend, now)
+        if before is None:
+            self._live[backend] = self._live.get(backend, 0) + 1
+            if len(last) > self._kept_max:
+                self._drop_oldest()
+            return
+        last.move_to_end(session)
+        if before[0] is not backend:
+            self._leave(before[0])
+            self._live[backend] = self._live.get(backend, 0) + 1
+
+    def live(self, now: float) -> dict[str, int]:
+        """How many live at each backend that has any, by its id."""
+        last = self._last
+        while last and now - next(iter(last.values()))[1] > LIVES_S:
+            self._drop_oldest()
+        return {backend.id: count for backend, count in self._live.items()}
+
+    def forget(self, backend: Backend) -> None:
+        """It left the pool. What was sent there is dropped when its time comes."""
+        self._live.pop(backend, None)
+
+    def _drop_oldest(self) -> None:
+        _, (backend, _) = self._last.popitem(last=False)
+        self._leave(backend)
+
+    def _leave(self, backend: Backend) -> None:
+        count = self._live.get(backend, 0)
+        if count > 1:
+            self._live[backend] = count - 1
+        else:
+            self._live.pop(backend, None)

@@ -1,0 +1,75 @@
+"""Which backends have sessions that live: counted, moved, expired, forgotten, and never without bound."""
+
+import random
+
+from llmproxy.core.backend import Backend, BackendSpec
+from llmproxy.core.ports import Moment, SessionKeeping
+from llmproxy.core.request import Request
+from llmproxy.pipeline.response_ids import ASKED_FOR_S, ResponseIds
+from llmproxy.policy.routing.recent_sessions import LIVES_S, RecentSessions
+from llmproxy.policy.routing.registry import build
+
+A, B = (Backend(BackendSpec(id, "http://h")) for id in "ab")
+
+
+def test_a_session_is_where_it_was_sent_last() -> None:
+    recent = RecentSessions()
+    recent.sent(1, A, 0.0)
+    recent.sent(2, A, 0.0)
+    assert recent.live(0.0) == {"a": 2}
+    recent.sent(2, B, 1.0)
+    assert recent.live(1.0) == {"a": 1, "b": 1}
+    recent.sent(1, B, 2.0)
+    assert recent.live(2.0) == {"b": 2}
+
+
+def test_silent_ones_are_over() -> None:
+    recent = RecentSessions()
+    recent.sent(1, A, 0.0)
+    recent.sent(2, B, 0.0)
+    recent.sent(1, A, 100.0)
+    assert recent.live(LIVES_S + 1.0) == {"a": 1}
+    assert recent.live(LIVES_S + 101.0) == {}
+
+
+def test_of_too_many_the_oldest_are_forgotten() -> None:
+    recent = RecentSessions(kept_max=3)
+    for session in range(5):
+        recent.sent(session, A if session < 2 else B, 0.0)
+    assert recent.live(0.0) == {"b": 3}
+
+
+def test_a_backend_that_left_has_none() -> None:
+    recent = RecentSessions()
+    recent.sent(1, A, 0.0)
+    recent.forget(A)
+    assert recent.live(0.0) == {}
+    recent.sent(1, B, 1.0)
+    assert recent.live(1.0) == {"b": 1}
+    assert recent.live(LIVES_S + 2.0) == {}
+
+
+def test_session_affinity_counts_what_was_sent_and_not_what_was_only_chosen() -> None:
+    policy = build("session_affinity", {}, random.Random(0))
+    assert isinstance(policy, SessionKeeping)
+    request = Request(headers=[(b"X-Session-ID", b"one")])
+    policy.pick([A, B], request, 0.0)
+    assert policy.sessions(0.0) == {}
+    policy.observe(Moment.SENT, A, request, 0.0)
+    policy.observe(Moment.FINISHED, A, request, 1.0)
+    assert policy.sessions(1.0) == {"a": 1}
+    plain = Request()
+    policy.pick([A, B], plain, 0.0)
+    policy.observe(Moment.SENT, B, plain, 0.0)
+    assert policy.sessions(1.0) == {"a": 1}
+    policy.forget(A)
+    assert policy.sessions(1.0) == {}
+
+
+def test_who_made_answers_that_may_be_asked_for() -> None:
+    makers = ResponseIds()
+    makers.remember(b"r1", A, 0.0)
+    makers.remember(b"r2", B, 5.0)
+    assert set(makers.makers_of_late(6.0)) == {"a", "b"}
+    assert set(makers.makers_of_late(ASKED_FOR_S + 1.0)) == {"b"}
+    assert makers.maker(b"r1") is A, "which is still known to whoever asks"
