@@ -63,17 +63,24 @@ class Asked:
         self._on_end = on_end
 
     def begin(self) -> None:
-        Steps(self._story(), lambda error: self._on_end(self)).resume()
+        Steps(self._story(), self._ended).resume()
 
     async def _story(self) -> None:
         begun = time.perf_counter()
         now = time.monotonic()
         limiter = self._limiter
-        verdict, reservation = await limiter.admit(self._identity, "m", now, prompt_bytes=2000, max_tokens=200)
+        charge = limiter.admit(self._identity, "m", now, prompt_bytes=2000, max_tokens=200)
+        if charge.pending is not None:
+            await charge.answer()
         self.took_s = time.perf_counter() - begun
-        self.ok = verdict.ok
-        reservation.settle(500, 100, limiter.unix_ms(now))
-        verdict.release(limiter.unix_ms(now))
+        self.ok = charge.ok
+        charge.settle(500, 100)
+        charge.close(limiter.unix_ms(now))
+
+    def _ended(self, error: BaseException | None) -> None:
+        if error is not None:
+            raise error
+        self._on_end(self)
 
 
 async def _paced(limiter: Limiter, seconds: float) -> list[float]:
