@@ -1,7 +1,7 @@
 """What limits add to a request: real proxies without limits, with limits in memory and in Redis, side by side.
 
-The benchmark's own upstream, load generator and pinning, each proxy in turns of a second, so that what else the machine
-does hits all of them. What is added is found in each round by itself; the median of the rounds is held against the
+The benchmark's own upstream, load generator and pinning, each proxy in short turns, so that what else the machine does
+hits all of them. What is added is found in each round by itself; the median of the rounds is held against the
 bound. CPU is that of the proxy's process, Redis runs where the load runs.
 
 Twice: with 2,000 requests a second on schedule, and at full load. It is the compiled build that is judged, as in the
@@ -35,7 +35,8 @@ from bench.peers.llmproxy import CompiledLlmproxy, Llmproxy
 from bench.scale import Scale
 from bench.session import PeerFailed, Values, interleave, open_session
 
-_SCALE = Scale(requests_rounds=15, requests_s=1.0, rps_s=1.0)
+_SCALE = Scale(requests_rounds=40, requests_s=0.5, rps_rounds=15, rps_s=1.0)
+"""Rounds differ by more than what is looked for (some 35 us where cores sleep in between), so there are many."""
 _LIMITS = """\
 auth: {{anonymous: lab}}
 tiers: {{lab: {{requests_per_minute: 1G, tokens_per_minute: 1G, concurrency: 1M{burst}}}}}
@@ -76,14 +77,14 @@ def _measure(kind: type[Llmproxy], cores: Cores, redis_url: str, burst: str) -> 
             stack.enter_context(session.peer(_limited(kind, name, store, burst)))
             for name, store in (("off", ""), ("memory", "memory"), ("redis", redis_url))
         ]
-        rounds = _SCALE.requests_rounds
-        return interleave(session, ups, rounds, requests.take), interleave(session, ups, rounds, rps.take)
+        paced = interleave(session, ups, _SCALE.requests_rounds, requests.take)
+        return paced, interleave(session, ups, _SCALE.rps_rounds, rps.take)
 
 
 def _added(found: Found, name: str, key: str) -> float:
     """The median of what `name` has more than `off`, round by round."""
     pairs = list(zip(found["off"], found[name], strict=False))
-    if len(pairs) < _SCALE.requests_rounds:
+    if len(pairs) < _SCALE.rps_rounds:
         raise LabFailed("a round failed")
     return median(with_limits[key] - without[key] for without, with_limits in pairs)
 
