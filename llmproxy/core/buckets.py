@@ -32,8 +32,10 @@ def refill(
 
 def wait_ms(level: int, rest: int, rate: int, amount: int, share: int = 1) -> int:
     """How long until `amount` is there; 0 when it is."""
-    missing = (amount - level) * MINUTE_MS * share - rest
-    return (missing + rate - 1) // rate if missing > 0 and amount > level else 0
+    if amount <= level:
+        return 0
+    missing = (amount - level) * (MINUTE_MS * share) - rest
+    return (missing + rate - 1) // rate if missing > 0 else 0
 
 
 def month_of(ms: int) -> int:

@@ -4,7 +4,6 @@ import contextlib
 
 from llmproxy.core.backend import Backend
 from llmproxy.core.errors import BadRequest
-from llmproxy.core.identity import anonymous
 from llmproxy.core.request import Request
 from llmproxy.pipeline import body as bodies
 from llmproxy.pipeline.exchange import ENDS_WITH_DONE, Exchange
@@ -51,7 +50,7 @@ def resolve(x: Exchange, maker: Backend | None) -> Target:
         x.payload = bodies.with_usage(x.payload, x.body.stream_options)
     client_ip = _client_ip(x)
     if x.identity is None and x.snapshot.anonymous_tier:
-        x.identity = anonymous(client_ip, x.snapshot.anonymous_tier)
+        x.identity = x.snapshot.anonymous(client_ip)
     x.view = Request(
         path=x.route.text,
         model=x.model if target.rewrite is None else target.rewrite,
@@ -83,8 +82,9 @@ def _rewrite(x: Exchange, name: str) -> None:
 
 def _lacks_usage(x: Exchange, target: Target) -> bool:
     """Whether a stream is to be counted whose client has not asked for token counts."""
-    asked = bodies.asks_for_usage(x.body.stream_options)
-    return target.terms.inject_usage and x.body.stream is True and not asked and x.route.path in ENDS_WITH_DONE
+    if not target.terms.inject_usage or x.body.stream is not True or x.route.path not in ENDS_WITH_DONE:
+        return False
+    return not bodies.asks_for_usage(x.body.stream_options)
 
 
 def _client_ip(x: Exchange) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.core.backend import Backend
 from llmproxy.core.errors import BadRequest, NotFound
+from llmproxy.core.identity import Identity, anonymous
 from llmproxy.core.pool import Pool
 from llmproxy.pipeline.routes import Route, RouteTable
 from llmproxy.pipeline.terms import Bounds, Terms
 
 _ADDRESS_MAX = 64
+_ANONYMOUS_MAX = 10_000
 ServingPool = Pool[PoolConfig]
 
 
@@ -30,6 +32,7 @@ class Snapshot:
     `rest` the target of the route for `/`: of requests that no model and no other route sends anywhere."""
 
     __slots__ = (
+        "_anonymous",
         "_trusted",
         "anonymous_tier",
         "bounds",
@@ -62,6 +65,7 @@ class Snapshot:
         self.routes = RouteTable(config.server.allow_routes, routes)
         self.networks = tuple(ipaddress.ip_network(item, strict=False) for item in config.server.trusted_proxies)
         self._trusted: dict[str, bool] = {}
+        self._anonymous: dict[str, Identity] = {}
 
     def target(self, route: Route, model: str | None) -> Target:
         """The pool for a request. Raises `NotFound` for an unknown model and `BadRequest` for a missing one."""
@@ -83,6 +87,17 @@ class Snapshot:
         if route.responses:
             raise NotFound("it is not known which backend made this response", code="response_not_found")
         raise NotFound("this route needs a pool: add it under `routes:`", code="route_not_found")
+
+    def anonymous(self, ip: str) -> Identity:
+        """Who asks from `ip` without a key: the same object while it is remembered, so that limits find it fast."""
+        known = self._anonymous.get(ip)
+        if known is None:
+            known = anonymous(ip, self.anonymous_tier)
+            if len(ip) <= _ADDRESS_MAX:
+                if len(self._anonymous) >= _ANONYMOUS_MAX:
+                    self._anonymous.clear()
+                self._anonymous[ip] = known
+        return known
 
     def home(self, backend: Backend) -> Target | None:
         """The pool that `backend` is in."""
