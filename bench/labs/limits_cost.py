@@ -1,8 +1,8 @@
 """What limits add to a request: real proxies without limits, with limits in memory and in Redis, side by side.
 
 The benchmark's own upstream, load generator and pinning, each proxy in turns, so that what else the machine does hits
-all of them. What is added is found in each round by itself; the median of the rounds is held against the
-bound. CPU is that of the proxy's process, Redis runs where the load runs.
+all of them. What is added is found in each round by itself; the median of the rounds is held against the bound. CPU is
+that of the proxy's process, Redis runs where the load runs.
 
 Twice: with 2,000 requests a second on schedule, and at full load. It is the compiled build that is judged, as in the
 rest of the benchmark, and plain Python where that was not built (python -m bench.install).
@@ -36,8 +36,8 @@ from bench.scale import Scale
 from bench.session import PeerFailed, Values, interleave, open_session
 
 _SCALE = Scale(requests_rounds=15, requests_s=2.0, rps_rounds=10, rps_s=1.0)
-"""Rounds differ by more than what is looked for (some 35 us where cores sleep in between), so there are many. Not shorter:
-after each pause a tenant's requests are asked for one by one at first."""
+"""Rounds differ by more than what is looked for (some 35 us where cores sleep in between), so there are many. Not
+shorter ones: after each pause a tenant's requests are asked for one by one at first."""
 _LIMITS = """\
 auth: {{anonymous: lab}}
 tiers: {{lab: {{requests_per_minute: 1G, tokens_per_minute: 1G, concurrency: 1M{burst}}}}}
