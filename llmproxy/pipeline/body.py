@@ -20,8 +20,22 @@ class StreamOptions(msgspec.Struct, gc=False, omit_defaults=True, forbid_unknown
 
 
 class Body(msgspec.Struct, gc=False):
-    """The top-level fields of a JSON request that routing reads; everything else is skipped over. What is no such value
-    after all is whatever it is, or `...` where it is large."""
+    """The top-level fields of a JSON request that routing reads; everything else is skipped over. Each may be whatever
+    the client wrote, or `...` where that is large and not what was expected."""
+
+    model: Any = None
+    stream: Any = None
+    stream_options: Any = None
+    previous_response_id: Any = None
+    store: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    n: Any = None
+
+
+class _Expected(Body, gc=False):
+    """Nearly all of them. (A class of its own, as whoever reads a `Body` must not rely on these types.)"""
 
     model: str | None = None
     stream: bool | None = None
@@ -35,7 +49,7 @@ class Body(msgspec.Struct, gc=False):
 
 
 _ODD_MAX_BYTES: Final = 10_000
-_DECODE: Final = msgspec.json.Decoder(Body).decode
+_DECODE: Final = msgspec.json.Decoder(_Expected).decode
 _DECODE_ODD: Final = msgspec.json.Decoder(
     msgspec.defstruct("Odd", [(name, msgspec.Raw, msgspec.Raw(b"null")) for name in Body.__struct_fields__], gc=False)
 ).decode
@@ -71,9 +85,9 @@ def _decode_odd(body: bytes) -> Body:
     lists take twenty times their size as objects."""
     try:
         odd = _DECODE_ODD(body)
+        return Body(**{name: _value_of(getattr(odd, name)) for name in Body.__struct_fields__})
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the request body is not a JSON object: {error}", code="invalid_json") from None
-    return Body(**{name: _value_of(getattr(odd, name)) for name in Body.__struct_fields__})
 
 
 def _value_of(raw: msgspec.Raw) -> Any:

@@ -22,9 +22,13 @@ def ask(limiter: Limiter, x: Exchange, identity: Identity) -> Charge:
     """Ask for one request's worth of everything it is limited in. Close what comes back on every path."""
     # Not the time of arrival: a body may have taken minutes, and buckets must not be looked at in the past.
     now = x.site.clock()
+    model = x.model
+    if model is not None and model not in limiter.named:
+        # Names that nobody knows are one: clients invent them, and each would be remembered.
+        model = x.series.model
     if not generates(x):
-        return limiter.check_request(identity, x.model, now)
-    return limiter.admit(identity, x.model, now, prompt_bytes=len(x.request.body), max_tokens=most_tokens(x.body))
+        return limiter.check_request(identity, model, now)
+    return limiter.admit(identity, model, now, prompt_bytes=len(x.request.body), max_tokens=most_tokens(x.body))
 
 
 def let_pass(x: Exchange, charge: Charge) -> None:

@@ -84,14 +84,14 @@ class Room:
             # It may have been made before anybody asked for its priority.
             ticket.band = Band(x.view.priority)
         ticket.owner, ticket.restricted = turn, restricted
-        refused = queue.enter(ticket, now, self._fail)
-        if refused is not None:
-            raise self._shed(refused, now)
-        self.deadline = 0.0
-        # Those in front may wait for a backend that this one does not need.
-        self.freed()
-        x.waiting = turn.signal
         try:
+            refused = queue.enter(ticket, now, self._fail)
+            if refused is not None:
+                raise self._shed(refused, now)
+            self.deadline = 0.0
+            # Those in front may wait for a backend that this one does not need.
+            self.freed()
+            x.waiting = turn.signal
             return await turn.signal
         finally:
             x.waiting = None

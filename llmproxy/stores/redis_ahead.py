@@ -176,6 +176,8 @@ class Ahead:
 
     def asked(self, limits: Sequence[Limit], amounts: Sequence[int], taken: Taken) -> None:
         """Redis was asked for a request. Where that happens often, accounts are opened."""
+        if not limits:
+            return
         counts, key = self._asked, limits[0].key
         count = counts[key] = counts.get(key, 0) + 1
         if count < _OFTEN or taken.denied >= 0:

@@ -231,3 +231,41 @@ async def test_all_choices_are_reserved_for(stage: Stage) -> None:
     assert taken[1] - taken[0] in (100, 101, 102, 103)
     for client in clients:
         client.leave()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_tokens": "7"},
+        {"max_tokens": [1]},
+        {"max_tokens": 7.5, "n": "2"},
+        {"max_tokens": 10**30},
+        {"stream": 1},
+        {"stream": "true"},
+        {"stream_options": "x"},
+        {"stream_options": [[]], "stream": True},
+        {"store": 3},
+        {"previous_response_id": {"a": []}},
+    ],
+    ids=str,
+)
+async def test_fields_of_other_types_are_the_engines_to_judge(stage: Stage, fields: dict[str, Any]) -> None:
+    engine = await stage.backend()
+    proxy = await stage.proxy(engine, **SECTIONS)
+    body = chat(stream=False, max_tokens=3) | fields
+    direct, through = await stage.ask(engine, body), await stage.ask(proxy, body, headers=KEY)
+    assert through.status == direct.status
+    assert through.header("x-llmproxy-error") is None
+    refused = await stage.ask(proxy, body | {"model": 7}, headers=KEY)
+    assert (refused.status, refused.header("x-llmproxy-error")) == (400, "invalid_model")
+
+
+async def test_models_that_nobody_knows_are_remembered_as_one(stage: Stage) -> None:
+    proxy = await stage.proxy(await stage.backend(), **SECTIONS)
+    limiter = proxy.handler.limiter
+    await stage.ask(proxy, chat(stream=False, max_tokens=1), headers=KEY)
+    known = len(limiter.estimator), len(limiter._plans)
+    for number in range(20):
+        await stage.ask(proxy, chat(stream=False, max_tokens=1, model=f"invented-{number}"), headers=KEY)
+    assert len(limiter.estimator) <= known[0] + 2
+    assert len(limiter._plans) <= known[1] + 1

@@ -84,6 +84,9 @@ class Queue(Generic[W]):
             fairness = self._bands[band]
             if band > ticket.band and self.waiting_in(band) <= kept:
                 continue
+            if self.waiting_in(band) == len(fairness) and band == ticket.band:
+                # A line of one for each: whoever came first stays.
+                continue
             longest = max(fairness.waiting(), key=lambda tenant: tenant.waiting, default=None)
             if longest is None:
                 continue

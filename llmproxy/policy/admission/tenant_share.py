@@ -6,12 +6,12 @@ share of the backends at once (one always), as long as anybody else has been see
 is alone may have them all.
 
 The share is fixed, or, with `AUTO`, what others leave: as many backends as they have had computing lately in the mean,
-and half the square root of that for chance, are kept for them, one at least. A tenant may always have one more than an
-equal part. Only others of the same or of a better priority count, and only prompts that keep a backend busy for so long
-that others mind waiting (`HEAVY_S`). So a flood beside tenants who ask seldom does without one backend, and
-tenants of equal weight hardly notice each other. Of few backends such a reserve is all or nothing; so a tenant that
-lately had more than twice an equal part in the mean begins nothing, either, that would leave no backend idle for
-whoever comes next.
+and three quarters of the square root of that for chance, are kept for them, one at least. A tenant may always have one
+more than an equal part. Only others of the same or of a better priority count, and only prompts that keep a backend
+busy for so long that others mind waiting (`HEAVY_S`). So a flood beside tenants who ask seldom does without one
+backend, and tenants of equal weight hardly notice each other. Of few backends such a reserve is all or nothing; so a
+tenant that lately had more than twice an equal part in the mean begins nothing, either, that would leave no backend
+idle for whoever comes next. Where nothing is computed at all, anybody may begin.
 """
 
 from math import ceil, exp, sqrt
@@ -138,7 +138,7 @@ class TenantShare:
         least = max(min(ceil(part) + 1, backends - 1), 1)
         if len(use.backends) >= max(backends - reserve, least):
             return True
-        return mean > _MORE_THAN_ITS_PART * part and len(self._busy) >= backends - 1
+        return mean > _MORE_THAN_ITS_PART * part and len(self._busy) >= max(backends - 1, 1)
 
     def _forget(self, now: float) -> None:
         """Whoever has not been seen for long. Who still computes something is forgotten when that is over."""

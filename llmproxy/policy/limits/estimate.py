@@ -48,6 +48,7 @@ class Lengths(Remembered):
         bin = _bin_of(output_tokens)
         self._learn(bin, prompt_tokens, prompt_bytes)
         if self._general is not None:
+            self._general.seen = True
             self._general._learn(bin, prompt_tokens, prompt_bytes)
 
     def _learn(self, bin: int, prompt_tokens: int, prompt_bytes: int) -> None:

@@ -77,6 +77,8 @@ class Limiter:
         """Other quotas from now on. Buckets keep what is in them, as far as it fits."""
         self._tiers = tiers
         self._prices = prices
+        self.named = frozenset(prices).union(*(tier.models or () for tier in tiers.values()))
+        """Models that have limits or prices of their own."""
         self._forget_plans()
 
     def unix_ms(self, now: float) -> int:
@@ -136,7 +138,7 @@ class Limiter:
         """What a tenant (or a key) used and has left, for `GET /admin/tenants/{t}`. Takes nothing."""
         limits = self._limits(identity, model)
         every = (*limits[0], *limits[1])
-        asked = self.store.take(every, (0,) * len(every), "", self.unix_ms(now))
+        asked = Taken(0) if not every else self.store.take(every, (0,) * len(every), "", self.unix_ms(now))
         taken = asked if isinstance(asked, Taken) else await asked
         usage = self.usage.get(identity.tenant)
         return {
@@ -183,7 +185,12 @@ class Limiter:
         if self.store.overrides_version != self._overrides_version:
             self._forget_plans()
         plan = self._plans.get((identity.tenant, identity.tier, identity.key_name, model))
-        if plan is None or plan.key_quota is not identity.limits or plan.usage.forgotten or plan.lengths.forgotten:
+        if (
+            plan is None
+            or (plan.key_quota is not identity.limits and plan.key_quota != identity.limits)
+            or plan.usage.forgotten
+            or plan.lengths.forgotten
+        ):
             plan = self._new_plan(identity, model)
         return plan
 

@@ -37,6 +37,15 @@ def test_not_a_json_object(body):
     assert raised.value.code == "invalid_json"
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"n":"x","model":"\xff"}', b'{"model":7,"store":"\xff"}', b'{"n":[],"stream":"\xff\xff"}']
+)
+def test_bytes_that_are_no_text_beside_a_field_of_another_type(body):
+    with pytest.raises(BadRequest) as raised:
+        decode(body)
+    assert raised.value.code == "invalid_json"
+
+
 def test_only_what_routing_needs():
     body = decode(
         b'{"messages": [{"role": "user"}], "model": "m", "stream": true, "stream_options": {"a": 1}, "x": 1e999}'

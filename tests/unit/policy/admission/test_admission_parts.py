@@ -109,6 +109,14 @@ class TestTenantShare:
         self.seen(share, "ab")
         assert share.closed(2, 0.0) == frozenset()
 
+    @pytest.mark.parametrize("backends", [1, 2])
+    def test_nobody_waits_for_an_idle_fleet(self, backends):
+        share = TenantShare(AUTO)
+        self.seen(share, "abcdefghij")
+        self.begins(share, "a", 1)
+        self.ends(share, "a", 1, 5.0)
+        assert share.closed(backends, 5.0) == frozenset()
+
     def test_one_backend_is_kept_for_those_who_ask_seldom(self):
         share = TenantShare(AUTO)
         self.seen(share, ("flood", *"bcdefghi"))

@@ -8,7 +8,7 @@ import pytest
 from llmproxy.core.clock import ManualClock
 from llmproxy.core.errors import RateLimited, Unavailable
 from llmproxy.core.identity import Identity, anonymous
-from llmproxy.core.limits import MICRO, Pending, Quota, Taken, Tier
+from llmproxy.core.limits import MICRO, Pending, Quota, Taken, Tier, Unit
 from llmproxy.core.step import Steps
 from llmproxy.policy.limits.limiter import Limiter
 from llmproxy.policy.limits.usage import UsageTable
@@ -336,9 +336,15 @@ def test_an_override_nobody_understands_changes_nothing(make, clock):
 
 
 class SlowStore:
-    """Answers when told to."""
+    """Answers when told to, and keeps what it is given."""
 
     overrides_version = 0
+
+    def __init__(self):
+        self.given = []
+
+    def give(self, limits, amounts, lease, taken, now_ms):
+        self.given.append(([limit.unit for limit in limits], list(amounts), lease))
 
     def overrides(self):
         return {}
@@ -360,6 +366,23 @@ def test_a_client_that_leaves_while_the_store_thinks(make, clock):
     close(limiter, charge, clock)
     assert store.pending.abandoned
     assert ended == [None]
+    assert limiter.usage.get("acme").in_flight == 0
+
+
+def test_a_client_that_leaves_while_its_tokens_are_asked_for(make, clock):
+    """It holds a place, and the store may grant more: the place goes back now, the rest by the store itself."""
+    store = SlowStore()
+    limiter = make(Tier("free", Quota(tokens_per_minute=10, concurrency=2)), store=store)
+    charge = limiter.check_request(FREE, None, clock())
+    Steps(charge.answer(), lambda error: None).resume()
+    store.pending.set(Taken(0, [1, 10], [0, 0]))
+    assert charge.ok
+    limiter.reserve_tokens(charge, None, clock(), prompt_tokens=1, max_tokens=1)
+    Steps(charge.answer(), lambda error: None).resume()
+    for _ in range(2):
+        close(limiter, charge, clock)
+    assert store.pending.abandoned
+    assert store.given == [([Unit.CONCURRENCY], [-1], "p.1")]
     assert limiter.usage.get("acme").in_flight == 0
 
 
@@ -427,8 +450,9 @@ def test_who_was_used_lately_is_kept(make, clock):
 
 def test_every_gauge_is_back_where_it_was(make, clock):
     """Requests that end in any way, mixed: no place, no token and no count is left over."""
-    limiter, reserve = limited(make, clock, Quota(requests_per_minute=10**6, tokens_per_minute=10**6, concurrency=50))
-    for number in range(2000):
+    # A day's budget does not refill before it is looked at.
+    limiter, reserve = limited(make, clock, Quota(requests_per_minute=10**6, tokens_per_day=10**6, concurrency=50))
+    for number in range(2001):
         charge = reserve(prompt_tokens=7, max_tokens=100)
         if number % 3 == 0:
             charge.settle(7, 0)
@@ -436,6 +460,5 @@ def test_every_gauge_is_back_where_it_was(make, clock):
             charge.settle(0, 0)
         close(limiter, charge, clock)
     assert limiter.usage.get("acme").in_flight == 0
-    clock.advance(60)
-    assert left(limiter, clock) == [10**6]
+    assert left(limiter, clock) == [10**6 - 667 * 7]
     assert left(limiter, clock, "concurrency") == [50]
