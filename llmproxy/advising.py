@@ -195,9 +195,11 @@ class Adviser:
             self._process.kill()
 
     async def _job(self, pool: str) -> Job:
-        settings, parts = self._settings(pool), self._scalers()[pool].parts
-        if settings is None:
+        # Whoever asked may have waited for others' turns.
+        settings, scaler = self._settings(pool), self._scalers().get(pool)
+        if settings is None or scaler is None:
             raise Unadvised("the pool is not scaled any more")
+        parts = scaler.parts
         rates, unix_s = by_minute(await parts.keeper.history())
         latest = parts.decisions.latest
         known = latest.decision.signals if latest is not None else None

@@ -12,6 +12,7 @@ from llmproxy.policy.admission.admission import Admission
 from llmproxy.policy.health.registry import Health
 from llmproxy.policy.retry.budget import Budget
 from llmproxy.policy.routing.registry import build as build_policy
+from llmproxy.scaling_parts import terms_of
 from llmproxy.settings import admission_options, health_settings
 
 OnStatus = Callable[[Backend, Status, Status, str], None]
@@ -29,6 +30,8 @@ class PoolMaker:
     def check(self, settings: PoolConfig) -> None:
         """Raises for what no pool can be built from, and changes nothing."""
         build_policy(settings.policy.name, settings.policy.options, self._rng)
+        if settings.scaling is not None:
+            terms_of(settings.scaling)
 
     def make(self, name: str, settings: PoolConfig) -> ServingPool:
         """A new pool, without backends."""

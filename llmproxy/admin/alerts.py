@@ -2,7 +2,8 @@
 
 An alert names its floor in the annotation (or label) `llmproxy_replicas`. It holds until the alert is resolved, or for
 as long as `llmproxy_for` says after it was last told. Alertmanager tells of an alert that goes on every
-`repeat_interval`, four hours unless it is set, so the default is longer than that.
+`repeat_interval`, four hours unless it is set, so the default is longer than that. It sends alerts in groups, and a
+refused message never again: one that makes no sense takes nothing from the others of its group.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from llmproxy.control.scaling.autoscalers import seconds
+from llmproxy.control.scaling.events import LONGEST_S, REPLICAS_BELOW
 
 REPLICAS: Final = "llmproxy_replicas"
 FOR: Final = "llmproxy_for"
@@ -35,15 +37,25 @@ def is_from_alertmanager(body: Mapping[str, Any]) -> bool:
     return "alerts" in body and "replicas" not in body
 
 
-def alerts_of(body: Mapping[str, Any]) -> list[Alert]:
-    """Those that name a floor. ValueError says what is wrong with the message."""
+def alerts_of(body: Mapping[str, Any]) -> tuple[list[Alert], list[str]]:
+    """Those that name a floor, first those that are resolved; and what is wrong with the others. ValueError says what
+    is wrong with the whole message."""
     rows = body.get("alerts")
     if body.get("version") != _VERSION or not isinstance(rows, list):
         raise ValueError(f"this is no message of Alertmanager's webhook, version {_VERSION}")
-    found = [alert for row in rows if (alert := _alert(row)) is not None]
-    if not found:
+    found: list[Alert] = []
+    wrong: list[str] = []
+    for number, row in enumerate(rows):
+        try:
+            alert = _alert(row)
+        except ValueError as error:
+            wrong.append(f"alerts[{number}]: {error}")
+            continue
+        if alert is not None:
+            found.append(alert)
+    if not found and not wrong:
         raise ValueError(f"none of its alerts has the annotation {REPLICAS}")
-    return found
+    return sorted(found, key=lambda alert: alert.replicas is not None), wrong
 
 
 def _alert(row: Any) -> Alert | None:
@@ -57,15 +69,28 @@ def _alert(row: Any) -> Alert | None:
     if not isinstance(fingerprint, str) or not _FINGERPRINT.fullmatch(fingerprint):
         fingerprint = hashlib.sha256(json.dumps(sorted(labels.items())).encode()).hexdigest()[:16]
     why = ": ".join(part for part in (labels.get("alertname", ""), annotations.get("summary", "")) if part)
-    resolved = row.get("status") == "resolved"
-    return Alert(f"alert-{fingerprint}", why[:WHY_MAX], None if resolved else _replicas(said[REPLICAS]), _for_s(said))
+    id, why = f"alert-{fingerprint}", why[:WHY_MAX]
+    if row.get("status") == "resolved":
+        return Alert(id, why, None, 0.0)
+    return Alert(id, why, _replicas(said[REPLICAS]), _for_s(said))
 
 
 def _texts(row: Mapping[str, Any], name: str) -> dict[str, str]:
     values = row.get(name) or {}
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise ValueError(f"an alert's {name} must be texts by name")
+    if not is_encodable("".join((*values, *values.values()))):
+        raise ValueError(f"an alert's {name} must be Unicode text")
     return values
+
+
+def is_encodable(text: str) -> bool:
+    """JSON can write half a surrogate pair, which is no text: no log and no Redis takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _replicas(text: str) -> int:
@@ -74,7 +99,7 @@ def _replicas(text: str) -> int:
         found = float(text)
     except ValueError:
         found = math.nan
-    if not 0 <= found < 1e6:
+    if not 0 <= found <= REPLICAS_BELOW - 1:
         raise ValueError(f"{REPLICAS} is {text[:50]!r}, and must be a number of replicas")
     return math.ceil(found)
 
@@ -83,6 +108,9 @@ def _for_s(said: Mapping[str, str]) -> float:
     if FOR not in said:
         return FOR_S
     try:
-        return seconds(said[FOR])
+        found = seconds(said[FOR])
     except ValueError as error:
         raise ValueError(f"{FOR}: {error}") from None
+    if not 0 < found <= LONGEST_S:
+        raise ValueError(f"{FOR} is {said[FOR][:50]!r}, and must be more than nothing and at most {LONGEST_S:.0f} s")
+    return found

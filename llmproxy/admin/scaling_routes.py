@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from llmproxy.admin.alerts import WHY_MAX, Alert, alerts_of, is_from_alertmanager
+from llmproxy.admin.alerts import WHY_MAX, Alert, alerts_of, is_encodable, is_from_alertmanager
 from llmproxy.admin.errors import AdminError
 from llmproxy.control.registrations import Registrations
 from llmproxy.control.scaling.autoscalers import EVERYWHERE, Autoscalers, seconds
@@ -85,25 +85,35 @@ class ScalingRoutes:
 
     async def event(self, request: web.Request) -> web.Response:
         """`{"replicas": 6, "in": "10m", "for": "1h", "why": "launch"}`, or what Alertmanager sends (`alerts.py`)."""
-        pool = self._pool(request.match_info["pool"])
         body = await _body(request)
-        who = self._who(request.headers)
+        # Whenever something was waited for, a reload may have taken the pool away.
+        pool, who = self._pool(request.match_info["pool"]), self._who(request.headers)
+        wrong: list[str] = []
         try:
             if is_from_alertmanager(body):
-                self._alerts(pool, who, alerts_of(body))
+                alerts, wrong = alerts_of(body)
+                wrong += self._alerts(pool, who, alerts)
             else:
                 self._floor(pool, who, body)
         except ValueError as error:
             raise AdminError(422, "invalid_event", str(error)) from None
         told = await self._scaling.events_told(pool)
-        return web.json_response(self._scaling.view(pool), status=201 if told else 202)
+        if wrong:
+            raise AdminError(422, "invalid_event", "; ".join(wrong))
+        return web.json_response(self._scaling.view(self._pool(pool)), status=201 if told else 202)
 
-    def _alerts(self, pool: str, who: str, alerts: Sequence[Alert]) -> None:
+    def _alerts(self, pool: str, who: str, alerts: Sequence[Alert]) -> list[str]:
+        """What kept some of them from taking effect."""
+        wrong = []
         for alert in alerts:
             if alert.replicas is None:
                 self._scaling.end_event(pool, who, alert.why, alert.id)
-            else:
+                continue
+            try:
                 self._scaling.event(pool, who, alert.why, replicas=alert.replicas, for_s=alert.for_s, id=alert.id)
+            except ValueError as error:
+                wrong.append(f"{alert.id}: {error}")
+        return wrong
 
     def _floor(self, pool: str, who: str, body: Mapping[str, Any]) -> None:
         replicas = body.get("replicas", body.get("min"))
@@ -154,11 +164,11 @@ class ScalingRoutes:
 
 async def _body(request: web.Request) -> Mapping[str, Any]:
     """A JSON object; nothing at all is an empty one."""
-    text = await request.text()
-    if not text.strip():
+    raw = await request.read()
+    if not raw.strip():
         return {}
     try:
-        body = json.loads(text)
+        body = json.loads(raw)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
@@ -168,8 +178,8 @@ async def _body(request: web.Request) -> Mapping[str, Any]:
 
 def _why(body: Mapping[str, Any]) -> str:
     why = body.get("why", "")
-    if not isinstance(why, str) or len(why) > WHY_MAX:
-        raise AdminError(422, "invalid_reason", f"why must be text of at most {WHY_MAX} characters")
+    if not isinstance(why, str) or len(why) > WHY_MAX or not is_encodable(why):
+        raise AdminError(422, "invalid_reason", f"why must be Unicode text of at most {WHY_MAX} characters")
     return why
 
 

@@ -118,10 +118,17 @@ def _queries(draft: Draft) -> Iterator[Finding]:
         known = [str(path[-1]) for path in draft.entries((*pool, "scaling", "prometheus"))]
         for entry in draft.entries((*pool, "scaling", "policies")):
             for path, text in _texts(entry, draft.raw(entry)):
-                for name in dict.fromkeys(re.findall(r"\bprometheus\.(\w+)", text)):
+                for name in dict.fromkeys(_named(path, text)):
                     if name not in known:
                         hint = did_you_mean(name, known)
                         yield path, f"scaling.prometheus has no query {name!r}{hint}: nothing would ever come of it"
+
+
+def _named(path: Path, text: str) -> list[str]:
+    """The queries that an option names. Where it is a signal and no condition, a name may have `-` and `.` in it."""
+    if path[-1] == "signal":
+        return [text.removeprefix("prometheus.")] if text.startswith("prometheus.") else []
+    return re.findall(r"\bprometheus\.(\w+)", text)
 
 
 def _texts(path: Path, value: Any) -> Iterator[tuple[Path, str]]:

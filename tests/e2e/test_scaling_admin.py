@@ -93,11 +93,15 @@ async def test_mistakes(stage: Stage, tmp_path: Path) -> None:
         ("/admin/scaling/nope/event", {"replicas": 1}, 404),
         ("/admin/scaling/main/event", {}, 422),
         ("/admin/scaling/main/event", {"replicas": -1}, 422),
+        ("/admin/scaling/main/event", {"replicas": 10**400}, 422),
+        ("/admin/scaling/main/event", {"replicas": 10**6}, 422),
+        ("/admin/scaling/main/event", {"replicas": 1, "why": "\ud800"}, 422),
         ("/admin/scaling/main/event", {"replicas": 1, "for": "x"}, 422),
         ("/admin/scaling/main/event", {"replicas": 1, "for": "30d"}, 422),
         ("/admin/scaling/main/event", [1], 400),
         ("/admin/scaling/pause", {"pool": "nope"}, 404),
         ("/admin/scaling/pause", {"why": 3}, 422),
+        ("/admin/scaling/pause", {"why": "\ud800"}, 422),
         ("/admin/pools/nope/backends", {"url": "http://127.0.0.1:1"}, 404),
         ("/admin/pools/main/backends", {"url": "ftp://x"}, 422),
         ("/admin/pools/main/backends", {"url": "http://127.0.0.1:1", "id": "b1"}, 422),
@@ -105,6 +109,42 @@ async def test_mistakes(stage: Stage, tmp_path: Path) -> None:
         ("/admin/pools/main/backends", {"url": "http://127.0.0.1:1", "what": 1}, 422),
     ):
         assert (await ask(proxy, "POST", path, body))[0] == status, (path, body)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/admin/scaling/pause", "/admin/scaling/resume", "/admin/scaling/main/event", "/admin/pools/main/backends"],
+)
+async def test_a_body_that_is_no_text(stage: Stage, tmp_path: Path, path: str) -> None:
+    proxy = await dry(stage, tmp_path)
+    headers = {"Authorization": "Bearer token-of-ops"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        async with http.post(proxy.admin_url + path, data=b"\xff") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "bad_request")
+        kind = {"Content-Type": "application/json; charset=nonsense"}
+        async with http.post(proxy.admin_url + path, data=b"[]", headers=kind) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "bad_request")
+
+
+async def test_a_pool_that_leaves_while_it_is_asked_about(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = await dry(stage, tmp_path)
+    scaling = proxy.app.autoscaling.all
+    events = scaling.scalers["main"].parts.shared.events
+    sync = events.sync
+    left = []
+
+    async def leaves() -> bool:
+        left.append(scaling.scalers.pop("main"))
+        return await sync()
+
+    monkeypatch.setattr(events, "sync", leaves)
+    status, answer = await ask(proxy, "POST", "/admin/scaling/main/event", {"replicas": 1})
+    await left[0].stop()
+    assert (status, answer["error"]["code"]) == (404, "pool_not_found")
+    with pytest.raises(ValueError, match="not scaled any more"):
+        await proxy.app._adviser.advise("main")
 
 
 async def test_an_instance_registers_itself_and_falls_silent(stage: Stage, tmp_path: Path) -> None:
@@ -206,93 +246,22 @@ async def test_a_reload_keeps_what_is_known(stage: Stage, tmp_path: Path) -> Non
     assert [type(one).__name__ for one in scaler.parts.decider.policies][:2] == ["DemandLaw", "Events"]
 
 
-def told(status: str, *alerts: dict[str, Any]) -> dict[str, Any]:
-    """A message as Alertmanager 0.25 sends it."""
-    labels = {"alertname": "QueueGrows", "pool": "llama", "wants_replicas": "yes"}
-    rows = [
-        {
-            "status": status,
-            "labels": labels | one.get("labels", {}),
-            "annotations": {"summary": "the queue grows"} | one.get("annotations", {}),
-            "startsAt": "2026-11-21T19:00:00Z",
-            "endsAt": "0001-01-01T00:00:00Z",
-            "generatorURL": "http://prometheus:9090/graph",
-        }
-        | ({"fingerprint": one["fingerprint"]} if "fingerprint" in one else {})
-        for one in alerts
-    ]
-    return {
-        "version": "4",
-        "groupKey": '{}:{alertname="QueueGrows"}',
-        "truncatedAlerts": 0,
-        "status": status,
-        "receiver": "llmproxy",
-        "groupLabels": {"alertname": "QueueGrows"},
-        "commonLabels": labels,
-        "commonAnnotations": {},
-        "externalURL": "http://alertmanager:9093",
-        "alerts": rows,
-    }
-
-
-async def test_alerts_raise_the_floor_until_they_are_resolved(stage: Stage, tmp_path: Path) -> None:
-    proxy = await dry(stage, tmp_path)
-    path = "/admin/scaling/main/event"
-    one = {"fingerprint": "a1", "annotations": {"llmproxy_replicas": "3"}}
-    other = {"fingerprint": "b2", "labels": {"llmproxy_replicas": "1.2"}, "annotations": {"llmproxy_for": "10m"}}
-    silent = {"fingerprint": "c3"}
-    status, view = await ask(proxy, "POST", path, told("firing", one, other, silent))
-    assert status == 201
-    floors = {row["replicas"]: row for row in view["events"]}
-    assert floors.keys() == {3, 2}
-    assert (floors[3]["who"], floors[3]["why"]) == ("ops", "QueueGrows: the queue grows")
-    assert 6 * 3600 - 60 < floors[3]["ends_in_s"] <= 6 * 3600
-    assert 540 < floors[2]["ends_in_s"] <= 600
-    # It goes on, and wants more by now.
-    one["annotations"] = {"llmproxy_replicas": "4"}
-    _, view = await ask(proxy, "POST", path, told("firing", one))
-    assert sorted(row["replicas"] for row in view["events"]) == [2, 4]
-    _, view = await ask(proxy, "POST", path, told("resolved", one, silent))
-    assert [row["replicas"] for row in view["events"]] == [2]
-    status, view = await ask(proxy, "POST", path, told("resolved", one))
-    assert (status, len(view["events"])) == (201, 1), "one that nobody knows any more"
-    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    assert [(row["what"], row.get("replicas")) for row in lines] == [
-        ("event", 3),
-        ("event", 2),
-        ("event", 4),
-        ("end event", None),
-    ]
-
-
-async def test_alerts_without_a_fingerprint_are_known_by_their_labels(stage: Stage, tmp_path: Path) -> None:
-    proxy = await dry(stage, tmp_path)
-    one = {"annotations": {"llmproxy_replicas": "3"}}
-    for _ in range(2):
-        _, view = await ask(proxy, "POST", "/admin/scaling/main/event", told("firing", one))
-        assert len(view["events"]) == 1
-    _, view = await ask(proxy, "POST", "/admin/scaling/main/event", told("resolved", one))
-    assert view["events"] == []
-
-
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        ({"version": "3", "alerts": []}, "version 4"),
-        ({"version": "4", "alerts": "none"}, "version 4"),
-        (told("firing", {"fingerprint": "a"}), "llmproxy_replicas"),
-        (told("firing", {"annotations": {"llmproxy_replicas": "many"}}), "'many'"),
-        (told("firing", {"annotations": {"llmproxy_replicas": "-1"}}), "'-1'"),
-        (told("firing", {"annotations": {"llmproxy_replicas": "3", "llmproxy_for": "soon"}}), "llmproxy_for"),
-        ({"version": "4", "alerts": [5]}, "an alert"),
-        ({"version": "4", "alerts": [{"labels": {"a": 1}}]}, "labels"),
-    ],
-)
-async def test_what_is_wrong_with_an_alert_is_said(
-    stage: Stage, tmp_path: Path, body: dict[str, Any], says: str
-) -> None:
-    proxy = await dry(stage, tmp_path)
-    status, answer = await ask(proxy, "POST", "/admin/scaling/main/event", body)
-    assert (status, answer["error"]["code"]) == (422, "invalid_event")
-    assert says in answer["error"]["message"]
-    assert (await ask(proxy, "GET", "/admin/scaling/main"))[1]["events"] == []
+async def test_a_reload_with_a_bad_line_to_warm_up_with_changes_nothing(stage: Stage, tmp_path: Path) -> None:
+    backend = await stage.backend()
+    scaling: dict[str, Any] = {"max": 4, "interval": "0.1s", "actuator": "dry_run"}
+    pool: dict[str, Any] = {"backends": [{"url": backend.url, "id": "b1"}], "scaling": scaling}
+    values = settings({"main": pool}, None)
+    proxy = await stage.serve(values, load=lambda: Config.model_validate(values))
+    file = tmp_path / "warm-up.jsonl"
+    file.write_text('{"prompt": "a"}\n{"prompt": \n')
+    scaling |= {"warm_up": str(file)}
+    pool["queue"] = {"wait": "77s"}
+    before = proxy.app.config
+    status, answer = await ask(proxy, "POST", "/admin/reload", token="")
+    assert status == 422
+    assert f"{file}, line 2: is no JSON" in json.dumps(answer)
+    assert proxy.app.config is before
+    assert proxy.pool().settings.queue.wait != 77
+    file.write_text('{"prompt": "a"}\n')
+    assert (await ask(proxy, "POST", "/admin/reload", token=""))[0] == 200
+    assert proxy.pool().settings.queue.wait == 77

@@ -83,6 +83,8 @@ async def test_a_new_replica_has_computed_what_most_prompts_begin_with(
         answer = await stage.ask(proxy, prompt(number))
         if answer.header("x-llmproxy-backend") != first:
             break
+    else:
+        pytest.fail("the new replica got no request")
     # The first request it ever got from a client.
     assert answer.json["usage"]["prompt_tokens_details"]["cached_tokens"] > 1000
     said = caplog.text + json.dumps(await proxy.log()) + json.dumps(proxy.app.autoscaling.all.view("main"))

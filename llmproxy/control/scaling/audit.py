@@ -21,7 +21,8 @@ class Audit:
         """One entry, written through before this returns. It never fails the change it tells of: what cannot be
         written is in the log."""
         entry = {"at": round(self._wall(), 3), "who": who, "what": what, "why": why, **facts}
-        line = json.dumps(entry, ensure_ascii=False)
+        # In ASCII: half a surrogate pair is in JSON, and cannot be written otherwise.
+        line = json.dumps(entry)
         _log.info("%s", line)
         if self._file is None:
             return

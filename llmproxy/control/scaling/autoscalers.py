@@ -8,7 +8,7 @@ from typing import Any
 
 from llmproxy.config.units import parse_duration
 from llmproxy.control.scaling.audit import Audit
-from llmproxy.control.scaling.events import LONGEST_S, Event
+from llmproxy.control.scaling.events import LONGEST_S, REPLICAS_BELOW, Event
 from llmproxy.control.scaling.fleet import Stage
 from llmproxy.control.scaling.keeper import skills
 from llmproxy.control.scaling.pool_scaler import PoolScaler
@@ -122,7 +122,7 @@ class Autoscalers:
     ) -> None:
         """At least `replicas` for a while (within the pool's bounds); with an `id`, in the place of the one that has
         it. ValueError says what is wrong with it."""
-        if replicas < 0 or not 0 < for_s <= LONGEST_S or not 0 <= in_s <= LONGEST_S:
+        if not 0 <= replicas < REPLICAS_BELOW or not 0 < for_s <= LONGEST_S or not 0 <= in_s <= LONGEST_S:
             raise ValueError("replicas, for or in is out of range")
         begins = self._clock() + in_s
         self._audit.write(who, "event", why, pool=pool, replicas=replicas, for_s=for_s, in_s=in_s)
@@ -131,8 +131,10 @@ class Autoscalers:
 
     def end_event(self, pool: str, who: str, why: str, id: str) -> None:
         """The floor with this `id`, if it is still there, is not needed any more."""
-        if self.scalers[pool].parts.events.drop(id):
+        events = self.scalers[pool].parts.events
+        if id in events:
             self._audit.write(who, "end event", why, pool=pool)
+            events.drop(id)
 
     def clear_events(self, pool: str, who: str, why: str) -> int:
         self._audit.write(who, "clear events", why, pool=pool)

@@ -126,7 +126,10 @@ def read_prompts(file: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(file.read_text().splitlines(), 1):
         if not line.strip():
             continue
-        body = json.loads(line)
+        try:
+            body = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}, line {number}: is no JSON: {error}") from None
         if not isinstance(body, dict) or not ("messages" in body or "prompt" in body):
             raise ValueError(f"{file}, line {number}: must be a JSON object with `messages` or `prompt`")
         found.append(body)

@@ -13,6 +13,7 @@ from llmproxy.policy.scaling.options import NoOptions
 
 KEPT_MAX: Final = 100
 LONGEST_S: Final = 7 * 24 * 3600.0
+REPLICAS_BELOW: Final = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,12 @@ class Events:
         row = [event.replicas, event.begins + ahead_s, event.ends + ahead_s, event.who, event.why]
         self._table.put(id or secrets.token_hex(8), json.dumps(row))
 
-    def drop(self, id: str) -> bool:
-        """Take one floor away; whether there was such a one."""
-        there = id in self._table.values
+    def __contains__(self, id: str) -> bool:
+        return id in self._table.values
+
+    def drop(self, id: str) -> None:
+        """Take one floor away."""
         self._table.put(id, None)
-        return there
 
     def clear(self) -> int:
         """Take all floors away; how many there were."""

@@ -35,11 +35,15 @@ class RecentSessions:
             self._live[backend] = self._live.get(backend, 0) + 1
 
     def live(self, now: float) -> dict[str, int]:
-        """How many live at each backend that has any, by its id."""
+        """How many live at each backend that has any, by its id: two may have the same, one that has left and one that
+        has come in its place."""
         last = self._last
         while last and now - next(iter(last.values()))[1] > LIVES_S:
             self._drop_oldest()
-        return {backend.id: count for backend, count in self._live.items()}
+        found: dict[str, int] = {}
+        for backend, count in self._live.items():
+            found[backend.id] = found.get(backend.id, 0) + count
+        return found
 
     def forget(self, backend: Backend) -> None:
         """It left the pool. What was sent there is dropped when its time comes."""

@@ -78,7 +78,8 @@ class SessionAffinity:
         return self._rendezvous.first(name, roomy or candidates)
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
-        if moment is Moment.SENT and isinstance(request.note, int):
+        # Of two attempts at once the later is sent elsewhere, and the session stays where the answer comes from.
+        if moment in (Moment.SENT, Moment.FIRST_TOKEN) and isinstance(request.note, int):
             self._recent.sent(request.note, backend, now)
 
     def sessions(self, now: float) -> Mapping[str, int]:

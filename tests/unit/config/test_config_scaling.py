@@ -38,6 +38,16 @@ def test_a_query_that_nobody_asks(errors_of, policy, at):
     assert parse(f"{POOL}{right}      policies:\n        - {policy}\n", "f", env={}, check_policy=check_policy)
 
 
+@pytest.mark.parametrize("name", ["gpu-temp", "gpu.temp", "temp"])
+def test_a_signal_is_a_query_s_whole_name(errors_of, name):
+    query = f"      prometheus: {{{name}: {{url: 'http://p', query: up}}}}\n"
+    policy = f"steps: {{signal: prometheus.{name}, table: {{0: 1, 5: 2}}}}"
+    assert parse(f"{POOL}{query}      policies:\n        - {policy}\n", "f", env={}, check_policy=check_policy)
+    wrong = policy.replace(name, f"{name}-x")
+    [found] = errors_of(f"{POOL}{query}      policies:\n        - {wrong}\n", check_policy=check_policy)
+    assert f"has no query '{name}-x'" in found
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

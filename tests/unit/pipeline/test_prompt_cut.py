@@ -38,12 +38,45 @@ def test_a_cut_inside_the_first_message() -> None:
     assert BLOCK_BYTES - 50 < len(system["content"]) < BLOCK_BYTES
 
 
-def test_a_cut_inside_the_tools_keeps_them_and_no_message() -> None:
-    tools = [{"type": "function", "function": {"name": "f", "description": WORDS}}]
-    found = beginning(body([{"role": "user", "content": "secret"}], tools=tools, tool_choice="none"), BLOCK_BYTES)
+def test_a_cut_behind_the_tools_keeps_them_and_no_message() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": WORDS[:2000]}}]
+    size = len(json.dumps(tools)) + 5
+    found = beginning(body([{"role": "user", "content": "secret"}], tools=tools, tool_choice="none"), size)
     assert found is not None
     assert (found["tools"], found["tool_choice"]) == (tools, "none")
     assert "secret" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("field", ["tools", "system", "instructions"])
+def test_what_blocks_cover_only_in_part_is_not_kept(field: str) -> None:
+    shaping = [{"type": "function", "function": {"name": "f", "description": WORDS + "secret"}}]
+    assert beginning(body([{"role": "user", "content": "hello"}], **{field: shaping}), BLOCK_BYTES) is None
+
+
+@pytest.mark.parametrize("fields", [{"documents": [{"text": "secret"}]}, {"chat_template": "{{ 'secret' }}"}])
+def test_what_shapes_a_prompt_and_is_in_no_block_makes_it_one_that_cannot_be_cut(fields: dict[str, Any]) -> None:
+    messages = [{"role": "system", "content": WORDS}]
+    assert prompt_of(body(messages, **fields), "m").blocks == prompt_of(body(messages), "m").blocks
+    assert beginning(body(messages, **fields), BLOCK_BYTES) is None
+    assert beginning(body(messages, **dict.fromkeys(fields)), BLOCK_BYTES) == beginning(body(messages), BLOCK_BYTES)
+
+
+def test_words_of_a_request_s_own_are_not_kept() -> None:
+    choice = {"type": "function", "function": {"name": "secret"}}
+    fields = {"tool_choice": choice, "chat_template_kwargs": {"user": "secret"}}
+    messages = [
+        {"role": "system", "name": "library", "content": WORDS, "refusal": "secret"},
+        {"role": "user", "content": "hello"},
+    ]
+    found = beginning(body(messages, **fields), BLOCK_BYTES)
+    assert found is not None
+    assert found.keys() == {"model", "messages"}
+    assert [one.keys() for one in found["messages"]] == [{"role", "name", "content"}]
+    turned = beginning(body([{"content": WORDS, "role": "system"}]), BLOCK_BYTES)
+    assert turned is not None
+    assert turned["messages"][0]["role"] == "system"
+    unknown = beginning(body([{"content": WORDS, "role": "secret"}]), BLOCK_BYTES)
+    assert "secret" not in json.dumps(unknown)
 
 
 def test_a_text_completion() -> None:

@@ -49,6 +49,30 @@ def test_a_backend_that_left_has_none() -> None:
     assert recent.live(LIVES_S + 2.0) == {}
 
 
+def test_two_of_one_id_are_added_up() -> None:
+    recent = RecentSessions()
+    recent.sent(1, A, 0.0)
+    recent.sent(2, A, 0.0)
+    recent.sent(3, Backend(A.spec), 0.0)
+    assert recent.live(0.0) == {"a": 3}
+
+
+def test_of_two_attempts_the_session_is_where_the_answer_comes_from() -> None:
+    policy = build("session_affinity", {}, random.Random(0))
+    assert isinstance(policy, SessionKeeping)
+    request = Request(headers=[(b"X-Session-ID", b"one")])
+    policy.pick([A, B], request, 0.0)
+    policy.observe(Moment.SENT, A, request, 0.0)
+    policy.observe(Moment.SENT, B, request, 1.0)
+    policy.observe(Moment.FIRST_TOKEN, A, request, 2.0)
+    policy.observe(Moment.FAILED, B, request, 2.0)
+    assert policy.sessions(2.0) == {"a": 1}
+    policy.observe(Moment.SENT, B, request, 3.0)
+    policy.observe(Moment.FIRST_TOKEN, B, request, 4.0)
+    policy.observe(Moment.FAILED, A, request, 4.0)
+    assert policy.sessions(4.0) == {"b": 1}
+
+
 def test_session_affinity_counts_what_was_sent_and_not_what_was_only_chosen() -> None:
     policy = build("session_affinity", {}, random.Random(0))
     assert isinstance(policy, SessionKeeping)
