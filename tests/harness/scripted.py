@@ -86,6 +86,7 @@ class Scripted:
         self._receive_buffer = receive_buffer
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     async def __aenter__(self) -> "Scripted":
         listening = socket.socket()
@@ -102,6 +103,7 @@ class Scripted:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
+        self._is_closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -111,9 +113,15 @@ class Scripted:
         return [turn.body for turn in self.turns]
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_closed:
+            # It was accepted in the same turn.
+            writer.transport.abort()
+            return
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before it began closes nothing.
+        task.add_done_callback(lambda _: writer.close())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = 0
