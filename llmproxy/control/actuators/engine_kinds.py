@@ -1,5 +1,7 @@
 """How engines are started as processes of this machine, and where they find room on it."""
 
+import hashlib
+import shlex
 import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +19,13 @@ class EngineKind:
     gpu: str = ""
     gpus: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+
+    def arguments(self, **values: str) -> list[str]:
+        """The words of its command, with `values` put in by their names, and the kind's own."""
+        arguments = shlex.split(self.command)
+        for name, value in {**values, "gpu": self.gpu}.items():
+            arguments = [argument.replace(f"{{{name}}}", value) for argument in arguments]
+        return arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,12 @@ class ProcessOptions:
     def kind(self, tier: str) -> EngineKind | None:
         """None: there is no such tier (any more)."""
         return self.tiers.get(tier) if self.tiers else None if tier else EngineKind(self.command, gpus=self.gpus)
+
+    def digest(self, kind: EngineKind) -> str:
+        """Differs where an engine of this kind would be started otherwise."""
+        env = {**self.env, **kind.env}
+        text = "\0".join([kind.command, *(f"{name}={value}" for name, value in sorted(env.items()))])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def free_gpus(kind: EngineKind, taken: Collection[str]) -> tuple[str, ...]:

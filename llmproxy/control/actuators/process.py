@@ -13,7 +13,6 @@ the command has changed since. Ending is SIGTERM to the group, and SIGKILL after
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import secrets
@@ -47,6 +46,8 @@ class _Engine:
     child: "subprocess.Popen[bytes] | None" = None
     """None of an adopted one."""
     stopping: "asyncio.Task[None] | None" = None
+    starting: "asyncio.Task[None] | None" = None
+    """Until its number is known. Whoever asked for it may be gone before that."""
     listed: bool = False
     """It was named once. One that ends before is named all the same, so that its failing is seen."""
 
@@ -81,6 +82,7 @@ class ProcessActuator:
         if not self._started:
             return
         self._started = False
+        await asyncio.gather(*map(_has_begun, list(self._engines.values())))
         if self._options.on_exit_stop:
             for engine in self._engines.values():
                 self._begin_stop(engine, "the proxy ends")
@@ -154,42 +156,36 @@ class ProcessActuator:
         gpus = free_gpus(kind, self._taken_gpus)
         port = free_port(self._options, {engine.record.port for engine in self._engines.values()})
         id = f"{self._pool}-{secrets.token_hex(3)}"
-        mark, digest = secrets.token_hex(16), self._digest(kind)
-        record = Record(id, mark, port, gpus, digest, self._wall(), tier=tier)
-        engine = _Engine(record)
-        self._engines[id] = engine
+        mark, digest = secrets.token_hex(16), self._options.digest(kind)
+        engine = self._engines[id] = _Engine(Record(id, mark, port, gpus, digest, self._wall(), tier=tier))
+        engine.starting = asyncio.create_task(self._begin(engine, kind), name=f"start {id}")
+        # A call that is given up must not leave behind a process that nobody knows.
+        await asyncio.shield(engine.starting)
+
+    async def _begin(self, engine: _Engine, kind: EngineKind) -> None:
+        record, id = engine.record, engine.record.id
         try:
             # First, so that there is no moment in which an engine runs that nobody could find again.
             self._save()
             engine.child = await asyncio.to_thread(self._spawn, record, kind)
         except (OSError, ActuatorError) as error:
-            del self._engines[id]
+            self._engines.pop(id, None)
             self._save()
             why = error.strerror if isinstance(error, OSError) else error
             raise ActuatorError(f"{shlex.split(kind.command)[0]} cannot be started: {why}") from None
         engine.record = replace(record, pid=engine.child.pid, ticks=processes.started_ticks(engine.child.pid) or 0)
         self._save()
-        where = f" on GPU {gpus[0]}" if gpus else ""
-        _log.info("pool %s: started %s (process %d) at port %d%s", self._pool, id, engine.child.pid, port, where)
+        where = f" on GPU {record.gpus[0]}" if record.gpus else ""
+        _log.info("pool %s: started %s (process %d) at port %d%s", self._pool, id, engine.child.pid, record.port, where)
 
     def _spawn(self, record: Record, kind: EngineKind) -> "subprocess.Popen[bytes]":
         gpus = record.gpus[0] if record.gpus else ""
-        puts = {
-            "{port}": str(record.port),
-            "{id}": record.id,
-            "{gpus}": gpus,
-            "{tier}": record.tier,
-            "{gpu}": kind.gpu,
-        }
-        arguments = shlex.split(kind.command)
-        for name, value in puts.items():
-            arguments = [argument.replace(name, value) for argument in arguments]
         env = {**os.environ, **self._options.env, **kind.env, MARK: record.mark}
         if record.gpus:
             env["CUDA_VISIBLE_DEVICES"] = gpus
         with self._logs.begin(record.id, list(self._engines)).open("ab") as out:
             return subprocess.Popen(  # noqa: S603 (the operator's own command, without a shell)
-                arguments,
+                kind.arguments(port=str(record.port), id=record.id, gpus=gpus, tier=record.tier),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -217,7 +213,7 @@ class ProcessActuator:
             return
         engine = self._engines[record.id] = _Engine(record)
         kind = self._options.kind(record.tier)
-        if kind is None or record.command != self._digest(kind):
+        if kind is None or record.command != self._options.digest(kind):
             self._begin_stop(engine, "it was started with another command")
         else:
             _log.info("pool %s: took over %s (process %d)", self._pool, record.id, record.pid)
@@ -264,6 +260,9 @@ class ProcessActuator:
             engine.stopping = asyncio.create_task(self._end(engine), name=f"stop {engine.record.id}")
 
     async def _end(self, engine: _Engine) -> None:
+        await _has_begun(engine)
+        if engine.record.id not in self._engines:
+            return
         group = engine.record.pid
         processes.signal_group(group, signal.SIGTERM)
         if not await self._ended_within(engine, self._options.stop_timeout_s):
@@ -293,7 +292,8 @@ class ProcessActuator:
     def _save(self) -> None:
         self._records.write(engine.record for engine in self._engines.values())
 
-    def _digest(self, kind: EngineKind) -> str:
-        env = {**self._options.env, **kind.env}
-        text = "\0".join([kind.command, *(f"{name}={value}" for name, value in sorted(env.items()))])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+async def _has_begun(engine: _Engine) -> None:
+    """Returns when its number is known, or that it has none."""
+    if engine.starting is not None:
+        await asyncio.wait({engine.starting})

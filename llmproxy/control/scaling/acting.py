@@ -3,11 +3,11 @@ made again; and what it accepted, and what did not come of it, is remembered her
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from llmproxy.control.actuators.base import ActuatorError, TiersFailed
-from llmproxy.control.scaling.fleet import Replica
+from llmproxy.control.scaling.fleet import Replica, Stage
 from llmproxy.control.scaling.moves import Bounds, Moves, Plan
 from llmproxy.control.scaling.parts import Parts
 from llmproxy.core.clock import Clock
@@ -15,6 +15,8 @@ from llmproxy.core.clock import Clock
 CALL_TIMEOUT_S: Final = 60.0
 MISSING_AFTER_S: Final = 90.0
 """An instance of a tier of capacity that was asked for so long ago and is not even listed is a start that failed."""
+STOP_WITHIN_S: Final = 900.0
+"""So long one that is stopping may take the place of one that was asked for."""
 _ASK_AGAIN_S: Final = 5.0
 """A number that was accepted is said again so often, while it is not yet there."""
 
@@ -35,10 +37,11 @@ class Acting:
         self._told_of: tuple[Mapping[str, int], tuple[str, ...]] | None = None
         self._trouble = ""
 
-    def begin_anew(self) -> None:
-        """Whatever was asked for, what is there is where we begin."""
+    def begin_anew(self, tiers: Collection[str] | None = None) -> None:
+        """Whatever was asked for, what is there is where we begin. `tiers`: those that have changed; None: all."""
         self._asked = None
-        self._missing_since.clear()
+        for tier in list(self._missing_since) if tiers is None else tiers:
+            self._missing_since.pop(tier, None)
 
     async def act(self, tiers: Mapping[str, int], over: list[Replica], token: int | None) -> bool:
         """Bring about so many of each tier. `over`: those that can be stopped. Whether anything was changed."""
@@ -62,8 +65,10 @@ class Acting:
         parts, now = self._parts, self._clock()
         if self._asked is None or len(parts.fleet.tiers) < 2:
             return
+        # An actuator may have no room for others beside those that are stopping, of whatever tier.
+        leaving = sum(now - one.since < STOP_WITHIN_S for one in parts.fleet.at(Stage.STOPPING))
         for tier, count in self._asked[0].items():
-            if parts.fleet.staying(tier) >= count:
+            if parts.fleet.staying(tier) + leaving >= count:
                 self._missing_since.pop(tier, None)
             elif now - self._missing_since.setdefault(tier, now) > MISSING_AFTER_S:
                 self._missing_since[tier] = now
@@ -74,6 +79,7 @@ class Acting:
         parts, leaving = self._parts, plan.leaving
         if token is None or not parts.leadership.is_held(token):
             return False
+        parts.lives.hold(leaving)
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 ids = [one.id for one in leaving]
@@ -87,6 +93,7 @@ class Acting:
         except (ActuatorError, TimeoutError) as error:
             parts.backoff.failed(self._clock())
             self.troubled(f"it cannot be brought to {plan.count} replicas: {error or 'no answer'}")
+            parts.lives.begin_starts()
             return False
         self._asked = plan.tiers, self._clock()
         for replica in leaving:

@@ -64,6 +64,9 @@ class BringUp:
                 await self._client.get(spec, settings.upstream_key, path, _Whole(), body=body)
         except _UNREACHED as error:
             _log.info("warming %s: %s", spec.id, error or type(error).__name__)
+        except Exception as error:
+            # Warming is a kindness. What else went wrong may be told with the prompt in it.
+            _log.warning("warming %s: %s", spec.id, type(error).__name__)
 
     async def put_to_sleep(self, spec: BackendSpec, settings: PoolConfig) -> int | None:
         """vLLM's sleep mode, level 1: weights go to main memory. The status of its answer, None without one."""

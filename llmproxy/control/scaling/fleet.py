@@ -43,6 +43,10 @@ class Replica:
     asleep: bool = False
     adopted: bool = False
     """It was there before us, and teaches nothing about starting."""
+    roused: bool = False
+    """It comes, or came, from the warm pool, which teaches nothing either."""
+    given_up: bool = False
+    """It took too long to come up, and that was counted."""
     bad_since: float | None = None
     tier: str = ""
 

@@ -14,6 +14,7 @@ from llmproxy.config.model import PoolConfig
 from llmproxy.control.actuators.base import Instance
 from llmproxy.control.scaling.backoff import Backoff
 from llmproxy.control.scaling.bring_up import BringUp
+from llmproxy.control.scaling.draining import has_drained
 from llmproxy.control.scaling.errands import Errands
 from llmproxy.control.scaling.fleet import COMING, Fleet, Replica, Stage
 from llmproxy.control.scaling.membership import Membership
@@ -25,8 +26,6 @@ from llmproxy.core.backend import Backend, BackendSpec, Status
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
 
-RECYCLE_GRACE_S: Final = 15.0
-"""How long one that must go anyway may finish what runs there."""
 _LET_GO: Final = frozenset({Stage.DRAINING, Stage.STANDBY})
 _BAD: Final = frozenset({Status.UNHEALTHY, Status.LOADING, Status.NEW})
 
@@ -89,9 +88,9 @@ class Lives:
 
     # -- what happens to them --------------------------------------------------------------------------------------
 
-    def see(self, instances: Iterable[Instance], known: Mapping[str, Order] | None = None) -> bool:
-        """The actuator's list is new. Whether any is missing that should be in it. `known`: what was last said of those
-        that may be in it."""
+    def see(self, instances: Iterable[Instance], known: Mapping[str, Order] | None = None) -> set[str]:
+        """The actuator's list is new. The tiers of those that are missing there and should not be. `known`: what was
+        last said of those that may be in it."""
         now = self._clock()
         changes = self._fleet.see(instances, now)
         for replica in changes.new:
@@ -107,17 +106,18 @@ class Lives:
                 # Stopped by the proxy that leads, whose word of that comes later.
                 continue
             came = replica.stage in COMING
-            self.starts["failed" if came else "died"] += 1
-            self._backoff.failed(now, replica.tier, of_start=came)
+            if not (came and replica.given_up):
+                self.starts["failed" if came else "died"] += 1
+                self._backoff.failed(now, replica.tier, of_start=came)
             text = "pool %s: replica %s is gone without having been told to (it was %s)"
             _log.warning(text, self._pool.name, replica.id, replica.stage.value)
         for replica in changes.gone:
             self._errands.end(replica)
         for replica in self._fleet.at(Stage.STOPPING):
             self._errands.end(replica)
-        self._begin_starts()
+        self.begin_starts()
         self._members.publish()
-        return bool(changes.died)
+        return {replica.tier for replica in changes.died}
 
     def follow(self, orders: Mapping[str, Order]) -> None:
         """Another proxy leads: what it said of each replica holds here too. Of one it has not spoken of yet, everybody
@@ -129,13 +129,24 @@ class Lives:
                 self._obey(replica, order)
             if order is not None:
                 replica.asleep = order.asleep
-        self._begin_starts()
+        self.begin_starts()
         self._members.publish()
 
-    def _begin_starts(self) -> None:
-        for replica in self._fleet.at(Stage.STARTING):
-            if replica.url and replica not in self._errands and self._may_serve(replica):
+    def begin_starts(self) -> None:
+        """Wait for those that come and that nobody waits for."""
+        for replica in (one for one in self._fleet.at(*COMING) if one not in self._errands):
+            if replica.stage is Stage.WARMING:
+                # Whoever warmed it was stopped, or failed at it.
+                replica.move(Stage.STARTING, self._clock())
+            if replica.url and self._may_serve(replica):
                 self._errands.begin(replica, self._come_up(replica))
+
+    def hold(self, leaving: Iterable[Replica]) -> None:
+        """They are about to be stopped: none that comes may begin to serve meanwhile. Those that are not stopped after
+        all go on with `begin_starts`."""
+        for replica in leaving:
+            if replica.stage in COMING:
+                self._errands.end(replica)
 
     def _obey(self, replica: Replica, order: Order) -> None:
         wanted, now = order.stage, self._clock()
@@ -145,7 +156,9 @@ class Lives:
         elif wanted is Stage.SERVING:
             if replica.stage is Stage.DRAINING:
                 self.undrain(replica)
-            elif replica.stage is Stage.STANDBY:
+            elif replica.stage is Stage.STANDBY or replica.stage is Stage.WARMING:
+                self._errands.end(replica)
+                replica.roused = replica.roused or replica.stage is Stage.STANDBY
                 replica.move(Stage.STARTING, now)
         elif replica.stage is Stage.SERVING and wanted is Stage.DRAINING:
             self.drain(replica)
@@ -174,14 +187,17 @@ class Lives:
             return []
         for replica in self._fleet.at(Stage.SERVING):
             self._watch(replica, now)
-        # One that is warmed has come up, and warming has a bound of its own.
-        over = [one for one in self._fleet.at(Stage.STARTING) if now - one.asked_at > self._times.limit_s]
-        for replica in over:
+        # One that is warmed has come up, and warming has a bound of its own. One that was there before this proxy may
+        # be as old as it likes.
+        over = [one for one in self._fleet.at(Stage.STARTING) if now - one.since > self._times.limit_s]
+        for replica in (one for one in over if not one.given_up):
+            replica.given_up = True
             text = "pool %s: replica %s has not come up within %.0f s: stopped"
             _log.error(text, self._pool.name, replica.id, self._times.limit_s)
             self.starts["failed"] += 1
             self._backoff.failed(now, replica.tier, of_start=True)
-        return [*over, *(one for one in self._fleet.at(Stage.DRAINING) if self._has_drained(one, now))]
+        draining, drain_s = self._fleet.at(Stage.DRAINING), self.terms.drain_s
+        return [*over, *(one for one in draining if has_drained(one, drain_s, self._have_left, now))]
 
     def drain(self, replica: Replica) -> None:
         """No new work."""
@@ -210,7 +226,8 @@ class Lives:
         self._errands.end(replica)
         replica.move(Stage.STARTING, self._clock())
         replica.asked_at = self._clock()
-        self._errands.begin(replica, self._come_up(replica, rouse=True))
+        replica.roused, replica.given_up = True, False
+        self._errands.begin(replica, self._come_up(replica))
 
     def leave(self, replica: Replica) -> None:
         """It is being stopped."""
@@ -220,15 +237,15 @@ class Lives:
 
     # -- errands ---------------------------------------------------------------------------------------------------
 
-    async def _come_up(self, replica: Replica, *, rouse: bool = False) -> None:
+    async def _come_up(self, replica: Replica) -> None:
         spec, settings = self._members.spec(replica), self._pool.settings
-        adopted = replica.adopted and not rouse
+        adopted = replica.adopted and not replica.roused
         if adopted and await self._bring_up.is_asleep(spec, settings):
             replica.asleep = True
             replica.move(Stage.STANDBY, self._clock())
             _log.info("pool %s: replica %s is asleep", self._pool.name, replica.id)
             return
-        if rouse and replica.asleep:
+        if replica.roused and replica.asleep:
             await self._bring_up.wake(spec, settings)
         await self._bring_up.until_it_answers(spec, settings)
         replica.asleep = False
@@ -239,15 +256,15 @@ class Lives:
             await self._bring_up.warm(spec, settings, prompts, self.terms.warm_up_s)
         if not adopted:
             self.starts["ok"] += 1
-            self._backoff.came_up(replica.tier)
             self.last_start_s = took_s
-            if not rouse and self.orders is None:
+            if not replica.roused and self.orders is None:
+                # Waking one says nothing of what can be had, nor does what another proxy started.
+                self._backoff.came_up(replica.tier)
                 self._times.took(took_s)
         _log.info("pool %s: replica %s answers, %.1f s after it was asked for", self._pool.name, replica.id, took_s)
-        follows = self.orders is not None
-        if follows and not self._may_serve(replica):
+        if not self._may_serve(replica):
             return
-        if follows or self._fleet.count(Stage.SERVING) < self.target or not self.warm_size:
+        if self.orders is not None or self._fleet.count(Stage.SERVING) < self.target or not self.warm_size:
             self._serve(replica, ease_in=not adopted)
         else:
             self._errands.let_go(replica)
@@ -279,17 +296,3 @@ class Lives:
         self._backoff.failed(self._clock(), replica.tier)
         self.starts["died"] += 1
         self.drain(replica)
-
-    def _has_drained(self, replica: Replica, now: float) -> bool:
-        patience_s = RECYCLE_GRACE_S if replica.recycle else self.terms.drain_s
-        backend = replica.backend
-        if now - replica.since >= patience_s:
-            return True
-        if not self._have_left(replica):
-            return False
-        if backend is None:
-            return True
-        gauges = backend.known(now)
-        # The engine's own count has the requests of other proxies in it.
-        elsewhere = 0.0 if gauges is None else (gauges.running or 0.0) + (gauges.waiting or 0.0)
-        return backend.load.in_flight == 0 and elsewhere == 0

@@ -161,9 +161,10 @@ class PoolScaler:
             self._acting.troubled(f"who is there cannot be asked: {error or 'no answer'}")
             return False
         self._acting.answers()
-        if self.parts.lives.see(instances, self.parts.shared.in_force):
+        missed = self.parts.lives.see(instances, self.parts.shared.in_force)
+        if missed:
             # What it had brought about is no more: the same number is news to it.
-            self._acting.begin_anew()
+            self._acting.begin_anew(missed)
         return True
 
     @property

@@ -27,9 +27,10 @@ class Sleep:
 
     async def begin(self, replica: Replica, spec: BackendSpec, terms: Terms) -> None:
         """Where it does not come about the replica drains, to be stopped."""
+        # Before it is asked: if it is needed again before it has answered, it is to be woken all the same.
+        replica.asleep = True
         status = await self._bring_up.put_to_sleep(spec, self._pool.settings)
         if status == 200:
-            replica.asleep = True
             return
         now = self._clock()
         if status is None:
@@ -37,6 +38,7 @@ class Sleep:
             self._backoff.failed(now, replica.tier)
             _log.warning("pool %s: replica %s did not fall asleep: it is stopped", self._pool.name, replica.id)
         else:
+            replica.asleep = False
             self.refused_under = terms
             _log.error(
                 "pool %s: replica %s refuses to sleep (status %d): it is stopped, and there is no warm pool until the "

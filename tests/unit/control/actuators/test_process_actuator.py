@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from llmproxy.control.actuators import processes
 from llmproxy.control.actuators.base import ActuatorError, TiersFailed
 from llmproxy.control.actuators.engine_kinds import EngineKind, ProcessOptions
-from llmproxy.control.actuators.process import ProcessActuator
+from llmproxy.control.actuators.process import MARK, ProcessActuator
 from tests.harness.waiting import until
 
 PYTHON = sys.executable
@@ -261,3 +262,48 @@ async def test_a_tier_that_cannot_be_started_does_not_keep_the_others(make: Make
         await actuator.scale(3, tiers={"none": 1, "some": 2})
     assert failed.value.tiers == ("none",)
     assert [one.tier for one in await actuator.replicas()] == ["some", "some"]
+
+
+@pytest.fixture
+def held_spawn(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Starting a process takes until this is set."""
+    go, spawn = threading.Event(), ProcessActuator._spawn
+
+    def slowly(self: ProcessActuator, record: Any, kind: Any) -> Any:
+        assert go.wait(10.0)
+        return spawn(self, record, kind)
+
+    monkeypatch.setattr(ProcessActuator, "_spawn", slowly)
+    return go
+
+
+@pytest.mark.parametrize("on_exit_stop", [True, False])
+async def test_one_that_is_being_started_when_the_call_is_given_up_is_known_all_the_same(
+    make: Make, tmp_path: Path, held_spawn: threading.Event, on_exit_stop: bool
+) -> None:
+    actuator = make(on_exit_stop=on_exit_stop, stop_timeout_s=0.5)
+    call = asyncio.create_task(actuator.scale(1))
+    await until(lambda: actuator._engines, "a start that is under way")
+    [record] = [engine.record for engine in actuator._engines.values()]
+    call.cancel()
+    await asyncio.wait({call})
+    assert call.cancelled()
+    asyncio.get_running_loop().call_later(0.1, held_spawn.set)
+    await actuator.stop()
+    pid = await asyncio.to_thread(processes.marked, MARK, record.mark)
+    if on_exit_stop:
+        assert pid is None
+    else:
+        assert pid_of(tmp_path, record.id) == pid
+
+
+async def test_one_that_is_not_wanted_before_it_is_started_is_ended(make: Make, held_spawn: threading.Event) -> None:
+    actuator = make(stop_timeout_s=0.5)
+    call = asyncio.create_task(actuator.scale(1))
+    await until(lambda: actuator._engines, "a start that is under way")
+    [record] = [engine.record for engine in actuator._engines.values()]
+    call.cancel()
+    await actuator.scale(0)
+    held_spawn.set()
+    await until(lambda: not actuator._engines, "its end")
+    assert await asyncio.to_thread(processes.marked, MARK, record.mark) is None

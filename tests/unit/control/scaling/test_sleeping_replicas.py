@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from llmproxy.control.scaling.fleet import Stage
 from tests.unit.control.scaling.test_pool_scaler import Scene
 
@@ -59,3 +61,15 @@ async def test_a_proxy_that_begins_finds_those_that_sleep() -> None:
     assert second.lives == {"serving": 1, "standby": 1}
     assert [one.asleep for one in second.fleet.at(Stage.STANDBY)] == [True]
     assert second.world.made == 2
+
+
+@pytest.mark.parametrize(("says", "asleep"), [(404, False), (None, True)])
+async def test_one_that_refuses_is_awake_and_one_that_does_not_answer_may_sleep(says: int | None, asleep: bool) -> None:
+    scene = Scene(warm=1, sleep=True)
+    scene.wish.replicas = 1
+    await scene.rounds(6)
+    scene.engines.says, scene.paused = says, True
+    [replica] = scene.fleet.at(Stage.SERVING)
+    scene.parts.lives.rest(replica)
+    await scene.rounds(1)
+    assert (replica.stage, replica.asleep) == (Stage.DRAINING, asleep)

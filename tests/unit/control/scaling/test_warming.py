@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import logging
 import random
 import time
 from typing import Any
+
+import pytest
 
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.probe import ProbeClient
@@ -77,3 +80,21 @@ async def test_one_that_never_answers_is_left_in_time() -> None:
     async with asyncio.timeout(30.0):
         asked = await warmed(script, 0.5)
     assert len(asked) < len(PROMPTS)
+
+
+async def test_nothing_that_goes_wrong_with_a_prompt_stops_it_or_is_told_with_the_prompt(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked: list[str] = []
+
+    class Broken:
+        async def get(self, spec: Any, key: Any, path: str, *rest: Any, body: dict[str, Any]) -> int:
+            asked.append(path)
+            raise RuntimeError(f"cannot send {body}")
+
+    spec = BackendSpec("new", "http://127.0.0.1:1", host="127.0.0.1", port=1)
+    with caplog.at_level(logging.INFO):
+        await BringUp(Broken()).warm(spec, SETTINGS, [{"prompt": "secret"}] * 2, 30.0)  # type: ignore[arg-type]
+    assert len(asked) == 2
+    assert "RuntimeError" in caplog.text
+    assert "secret" not in caplog.text
