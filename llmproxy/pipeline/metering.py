@@ -23,9 +23,9 @@ def ask(limiter: Limiter, x: Exchange, identity: Identity) -> Charge:
     # Not the time of arrival: a body may have taken minutes, and buckets must not be looked at in the past.
     now = x.site.clock()
     model = x.model
-    if model is not None and model not in limiter.named:
-        # Names that nobody knows are one: clients invent them, and each would be remembered.
-        model = x.series.model
+    if model is not None and model != x.series.model and model not in limiter.named:
+        # No name that anybody knows: clients invent them, and each would be remembered.
+        model = None
     if not generates(x):
         return limiter.check_request(identity, model, now)
     return limiter.admit(identity, model, now, prompt_bytes=len(x.request.body), max_tokens=most_tokens(x.body))

@@ -54,14 +54,14 @@ def headers_of(charge):
 
 def test_the_eleventh_of_eleven_is_refused(make, clock):
     limiter = make(Tier("free", Quota(requests_per_minute=10)))
-    verdicts = [limiter.check_request(FREE, "m", clock()) for _ in range(11)]
-    assert [verdict.ok for verdict in verdicts] == [True] * 10 + [False]
-    assert headers_of(verdicts[3]) == {
+    charges = [limiter.check_request(FREE, "m", clock()) for _ in range(11)]
+    assert [charge.ok for charge in charges] == [True] * 10 + [False]
+    assert headers_of(charges[3]) == {
         "x-ratelimit-limit-requests": "10",
         "x-ratelimit-remaining-requests": "6",
         "x-ratelimit-reset-requests": "24s",
     }
-    error = verdicts[10].error()
+    error = charges[10].error()
     assert isinstance(error, RateLimited)
     assert (error.status, error.code, error.type, error.retry_after_s) == (429, "rate_limit_exceeded", "requests", 6)
     assert "10 requests a minute for this tenant; try again in 6s" in error.message
@@ -300,10 +300,10 @@ def test_overrides_take_the_place_of_the_tiers_numbers(make, clock):
     assert not limiter.check_request(FREE, None, clock()).ok
     asyncio.run(limiter.override("acme", {"requests_per_minute": 60, "tokens_per_minute": None}))
     clock.advance(1)
-    verdict = limiter.check_request(FREE, None, clock())
-    assert verdict.ok
-    assert headers_of(verdict)["x-ratelimit-limit-requests"] == "60"
-    assert "x-ratelimit-limit-tokens" not in headers_of(verdict)
+    charge = limiter.check_request(FREE, None, clock())
+    assert charge.ok
+    assert headers_of(charge)["x-ratelimit-limit-requests"] == "60"
+    assert "x-ratelimit-limit-tokens" not in headers_of(charge)
     asyncio.run(limiter.override("acme", None))
     assert headers_of(limiter.check_request(FREE, None, clock()))["x-ratelimit-limit-requests"] == "1"
 
