@@ -91,6 +91,19 @@ def test_burning_the_error_budget_lowers_utilisation():
     assert over[-1] == 10
 
 
+def test_a_budget_that_is_not_spent_raises_utilisation_a_little():
+    def wanted_over_days(miss_rate: float | None) -> list[int]:
+        law = DemandLaw(DemandOptions(hold=0.0))
+        return [law.want(signals(g=36.0, slo_miss_rate=miss_rate), 60.0 * minute).replicas for minute in range(6000)]
+
+    unspent = wanted_over_days(0.0)
+    assert unspent[0] == 11, "36 / 4 / 85 %"
+    assert unspent[359:361] == [11, 11], "not within hours"
+    assert unspent[-1] == 10, "90 %"
+    assert set(wanted_over_days(0.004)) == {11}, "spent for the most part"
+    assert set(wanted_over_days(None)) == {11}, "nobody knows"
+
+
 def test_no_objective_leaves_the_target_alone():
     law = DemandLaw(DemandOptions(objective=0.0))
     assert {law.want(signals(g=34.0, slo_miss_rate=1.0), 60.0 * minute).replicas for minute in range(600)} == {10}
