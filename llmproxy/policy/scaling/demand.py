@@ -15,7 +15,8 @@ as a policy of its own.
 Traffic that stops instead of fading lets nothing go for an hour (`silence`).
 
 Up at once; down only to the highest n of the last max(300 s, cold start), as what is let go is that long in coming
-back. rho is `target`, lowered while the error budget burns and a little raised while it is not spent (`error_budget`). docs/scaling.md derives all of it.
+back. rho is `target`, lowered while the error budget burns and raised a little while it is not spent (`error_budget`).
+docs/scaling.md derives all of it.
 """
 
 from dataclasses import dataclass
