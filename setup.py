@@ -24,7 +24,7 @@ HOT = {
     "llmproxy/policy/retry": "budget",
     "llmproxy/policy/limits": "answers charge estimate limiter plan recent usage",
     "llmproxy/policy/routing": (
-        "adapters books confirmed expected_cost least_connections prefix_index round_robin token_ratio"
+        "adapters books confirmed expected_cost least_connections prefix_index recent_sessions round_robin token_ratio"
     ),
     "llmproxy/stores": "memory redis redis_ahead redis_alone redis_batch redis_link",
     "llmproxy/telemetry": "line metrics tenants writer",

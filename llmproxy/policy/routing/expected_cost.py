@@ -2,8 +2,7 @@
 has been seen to compute."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import ClassVar, Final
 
@@ -13,41 +12,12 @@ from llmproxy.core.prompt import BLOCK_BYTES
 from llmproxy.core.request import Request
 from llmproxy.policy.routing.adapters import IDLE, MISSING, Adapters
 from llmproxy.policy.routing.books import Book, Placement, shows_prefill
+from llmproxy.policy.routing.expected_cost_options import ExpectedCostOptions
 from llmproxy.policy.routing.prefix_index import PrefixIndex, capacity_blocks
+from llmproxy.policy.routing.recent_sessions import RecentSessions
 from llmproxy.policy.routing.token_ratio import TokenRatio
 
 _PRIOR_S: Final = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class ExpectedCostOptions:
-    """The weights of the terms (see `ExpectedCost`), and what is believed before anything is known."""
-
-    own: float = 2.0
-    """Weight of this request's uncached prompt tokens beside those that wait there: to compute anew what is cached
-    elsewhere takes not just time, but room in the cache from others."""
-    delay: float = 0.1
-    """By how much each request in flight there makes the prompt tokens to be computed dearer: they are computed the
-    slower for it, and meanwhile its next token is late."""
-    crowd: float = 0.02
-    """Seconds that each request in flight counts for on a backend of first-guess speed."""
-    alike: float = 0.05
-    """Costs that exceed the least by no more than this share count as equal: they are not known any better, and an idle
-    fleet is not to be one busy backend."""
-    prefill_tokens_per_s: float = 10_000.0
-    """First guess of a backend's prefill speed."""
-    cache_tokens: int = 400_000
-    """Size of a backend's KV cache until its metrics tell."""
-    adapter_idle: float = 0.2
-    """Seconds that it takes to fetch a LoRA adapter that a backend has, but that no request uses there."""
-    adapter_missing: float = 10.0
-    """Seconds that it counts for that a backend does not know the model or adapter at all, while another one does."""
-
-    def __post_init__(self) -> None:
-        if min(self.own, self.delay, self.crowd, self.alike, self.adapter_idle, self.adapter_missing) < 0:
-            raise ValueError("own, delay, crowd, alike, adapter_idle and adapter_missing cannot be negative")
-        if self.prefill_tokens_per_s <= 0 or self.cache_tokens < 1:
-            raise ValueError("prefill_tokens_per_s and cache_tokens must be positive")
 
 
 class ExpectedCost:
@@ -80,6 +50,7 @@ class ExpectedCost:
         "_options",
         "_own",
         "_ratio",
+        "_recent",
         "_rng",
     )
     options_type: ClassVar = ExpectedCostOptions
@@ -93,6 +64,7 @@ class ExpectedCost:
         self._index = PrefixIndex()
         self._ratio = TokenRatio()
         self._adapters = Adapters()
+        self._recent = RecentSessions()
         self._adapter_s = {IDLE: options.adapter_idle, MISSING: options.adapter_missing}
         self._books: dict[Backend, Book] = {}
         self._draining: dict[Book, None] = {}
@@ -203,6 +175,7 @@ class ExpectedCost:
             book = note.book = book or self._open(backend)
             book.sent(note, now)
             self._read(book, backend)
+            self._recent.turn(request.prompt.blocks, note.hit_blocks, backend, now)
             self._index.insert(backend, request.prompt.blocks, self._capacity(backend, request))
         elif book is None or note.book is not book:
             return
@@ -222,6 +195,9 @@ class ExpectedCost:
         elif self._draining:
             self._draining.pop(book, None)
 
+    def sessions(self, now: float) -> Mapping[str, int]:
+        return self._recent.live(now)
+
     def forget(self, backend: Backend) -> None:
         book = self._books.pop(backend, None)
         if book is not None:
@@ -230,6 +206,7 @@ class ExpectedCost:
                 self._fastest, self._best = None, self._options.prefill_tokens_per_s
         self._index.forget(backend)
         self._adapters.forget(backend)
+        self._recent.forget(backend)
 
     def seen_tokens_per_s(self, backend: Backend) -> float | None:
         """As R, without what was believed before; None until that counts for less than what was seen."""

@@ -1,7 +1,7 @@
 """The candidate that has most of the prompt in its prefix cache, unless it is overloaded."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ from llmproxy.core.ports import Moment
 from llmproxy.core.request import Request
 from llmproxy.policy.routing.adapters import MISSING, Adapters
 from llmproxy.policy.routing.prefix_index import PrefixIndex, capacity_blocks
+from llmproxy.policy.routing.recent_sessions import RecentSessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class PrefixAffinity:
     """Most matching blocks among those within the load bound; without a match, lowest `(in_flight + 1) / weight`;
     equals at random. Those within the bound that have the model or LoRA adapter asked for come before all others."""
 
-    __slots__ = ("_adapters", "_index", "_options", "_rng")
+    __slots__ = ("_adapters", "_index", "_options", "_recent", "_rng")
     options_type: ClassVar = PrefixAffinityOptions
 
     def __init__(self, options: PrefixAffinityOptions, rng: random.Random) -> None:
@@ -40,6 +41,7 @@ class PrefixAffinity:
         self._rng = rng
         self._index = PrefixIndex()
         self._adapters = Adapters()
+        self._recent = RecentSessions()
 
     def pick(self, candidates: Sequence[Backend], request: Request, now: float) -> Backend:
         blocks = request.prompt.blocks
@@ -59,12 +61,20 @@ class PrefixAffinity:
             ranked.append((lacks, -depth, (load + 1) / backend.weight, self._rng.random(), place))
         best = min(ranked)
         request.reason = "prefix" if best[1] else "load"
+        request.note = -best[1]
         return candidates[best[4]]
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
         if moment is Moment.SENT:
-            self._index.insert(backend, request.prompt.blocks, capacity_blocks(backend, self._options.cache_tokens))
+            blocks = request.prompt.blocks
+            if isinstance(request.note, int):
+                self._recent.turn(blocks, request.note, backend, now)
+            self._index.insert(backend, blocks, capacity_blocks(backend, self._options.cache_tokens))
+
+    def sessions(self, now: float) -> Mapping[str, int]:
+        return self._recent.live(now)
 
     def forget(self, backend: Backend) -> None:
         self._index.forget(backend)
         self._adapters.forget(backend)
+        self._recent.forget(backend)

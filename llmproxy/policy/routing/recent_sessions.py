@@ -1,6 +1,9 @@
-"""Where sessions live: whom each was sent to last, for as long as it is likely to go on."""
+"""Where sessions live: whom each was sent to last, for as long as it is likely to go on.
+
+A session is known by its name, or, where routing goes by prompts, by the end of its latest prompt."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from llmproxy.core.backend import Backend
@@ -28,18 +31,30 @@ class RecentSessions:
             self._live[backend] = self._live.get(backend, 0) + 1
             if len(last) > self._kept_max:
                 self._drop_oldest()
+            # Nobody may ask for long who lives: two for each that comes keep up.
+            self._drop_over(now, 2)
             return
         last.move_to_end(session)
         if before[0] is not backend:
             self._leave(before[0])
             self._live[backend] = self._live.get(backend, 0) + 1
 
+    def turn(self, blocks: Sequence[int], cached: int, backend: Backend, now: float) -> None:
+        """A prompt whose requests name no session. Where it goes on from the end of an earlier one (its first `cached`
+        blocks are there), it is that one's next turn; else a session of its own begins."""
+        if not blocks:
+            return
+        if 0 < cached < len(blocks):
+            before = self._last.get(blocks[cached - 1])
+            if before is not None:
+                del self._last[blocks[cached - 1]]
+                self._leave(before[0])
+        self.sent(blocks[-1], backend, now)
+
     def live(self, now: float) -> dict[str, int]:
         """How many live at each backend that has any, by its id: two may have the same, one that has left and one that
         has come in its place."""
-        last = self._last
-        while last and now - next(iter(last.values()))[1] > LIVES_S:
-            self._drop_oldest()
+        self._drop_over(now, len(self._last))
         found: dict[str, int] = {}
         for backend, count in self._live.items():
             found[backend.id] = found.get(backend.id, 0) + count
@@ -48,6 +63,15 @@ class RecentSessions:
     def forget(self, backend: Backend) -> None:
         """It left the pool. What was sent there is dropped when its time comes."""
         self._live.pop(backend, None)
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def _drop_over(self, now: float, at_most: int) -> None:
+        for _ in range(at_most):
+            if not self._last or now - next(iter(self._last.values()))[1] <= LIVES_S:
+                return
+            self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         _, (backend, _) = self._last.popitem(last=False)

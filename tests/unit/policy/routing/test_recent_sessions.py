@@ -2,8 +2,11 @@
 
 import random
 
+import pytest
+
 from llmproxy.core.backend import Backend, BackendSpec
 from llmproxy.core.ports import Moment, SessionKeeping
+from llmproxy.core.prompt import BLOCK_BYTES, Prompt
 from llmproxy.core.request import Request
 from llmproxy.pipeline.response_ids import ASKED_FOR_S, ResponseIds
 from llmproxy.policy.routing.recent_sessions import LIVES_S, RecentSessions
@@ -88,6 +91,44 @@ def test_session_affinity_counts_what_was_sent_and_not_what_was_only_chosen() ->
     assert policy.sessions(1.0) == {"a": 1}
     policy.forget(A)
     assert policy.sessions(1.0) == {}
+
+
+def prompt(*blocks: int) -> Request:
+    return Request(prompt=lambda: Prompt(len(blocks) * BLOCK_BYTES, blocks))
+
+
+@pytest.mark.parametrize("name", ["expected_cost", "prefix_affinity"])
+def test_by_prompts_a_session_is_what_goes_on_from_an_earlier_end(name: str) -> None:
+    policy = build(name, {}, random.Random(0))
+    assert isinstance(policy, SessionKeeping)
+
+    def ask(request: Request, backends: list[Backend], now: float) -> None:
+        backend = policy.pick(backends, request, now)
+        policy.observe(Moment.SENT, backend, request, now)
+        policy.observe(Moment.FINISHED, backend, request, now)
+
+    ask(prompt(), [A], 0.0)
+    assert policy.sessions(0.0) == {}, "a prompt too short for the cache has nothing to come back to"
+    ask(prompt(1, 2, 3), [A], 1.0)
+    ask(prompt(1, 2, 3, 4, 5), [A, B], 2.0)
+    ask(prompt(1, 2, 3, 4, 5), [A, B], 3.0)
+    assert policy.sessions(3.0) == {"a": 1}, "three turns of one"
+    ask(prompt(1, 2, 6, 7), [A], 4.0)
+    assert policy.sessions(4.0) == {"a": 2}, "another with the same system prompt"
+    ask(prompt(1, 2, 6, 7, 8), [B], 5.0)
+    assert policy.sessions(5.0) == {"a": 2, "b": 1}, "sent elsewhere: what it had there is there still"
+    assert policy.sessions(3.0 + LIVES_S + 0.5) == {"a": 1, "b": 1}
+    policy.forget(A)
+    assert policy.sessions(3.0 + LIVES_S + 0.5) == {"b": 1}
+
+
+def test_what_is_over_makes_room_without_being_asked_for() -> None:
+    recent = RecentSessions()
+    for session in range(100):
+        recent.sent(session, A, 0.0)
+    for session in range(100, 150):
+        recent.sent(session, B, LIVES_S + 1.0)
+    assert len(recent) == 50
 
 
 def test_who_made_answers_that_may_be_asked_for() -> None:
