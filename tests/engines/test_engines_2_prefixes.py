@@ -17,11 +17,13 @@ async def test_expected_cost_finds_more_prefixes(up: Engines, stage: Stage, caps
             await server.idle()
             assert (await server.ask("POST", "/reset_prefix_cache")).status == 200
         proxy = await proxy_over(stage, *up.both, pool={"policy": policy})
-        found[policy] = await chat(proxy.url, [server.url for server in up.both], KEY, MODEL)
+        # Two turns: with each further one a blind proxy has left more of a chat with both engines.
+        found[policy] = await chat(proxy.url, [server.url for server in up.both], KEY, MODEL, chats=20, turns=2)
     with capsys.disabled():
         for policy, outcome in found.items():
             print(f"\n{policy}: {outcome}")
     blind, seeing = found["least_connections"], found["expected_cost"]
-    # Each turn but a chat's first has most of its prompt in one engine's cache: of all, some three fifths are there.
-    assert seeing.hit_rate > 0.5
+    # A chat's second turn has most of its prompt in one engine's cache: of all, somewhat less than half is there. Who
+    # does not look comes back there every other time.
+    assert seeing.hit_rate > 0.4
     assert seeing.hit_rate > 1.2 * blind.hit_rate
