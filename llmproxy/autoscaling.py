@@ -5,6 +5,7 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmproxy.config.model import Config, PoolConfig
@@ -165,7 +166,7 @@ class Autoscaling:
         shared = self._shared(pool.name, settings)
         events = Events(self._clock, wall=self._wall, table=shared.events)
         times = StartTimes(settings.cold_start, settings.start_timeout)
-        dry = settings.actuator.kind == "dry_run"
+        dry, paused = settings.actuator.kind == "dry_run", partial(self.all.is_paused, pool.name)
         lives = Lives(
             pool,
             fleet,
@@ -184,7 +185,7 @@ class Autoscaling:
         parts = Parts(
             pool=pool,
             decider=decider_of(settings, events),
-            actuator=actuator_of(pool.name, settings),
+            actuator=actuator_of(pool.name, settings, paused),
             meter=Meter(
                 pool,
                 self._metrics,
@@ -215,7 +216,7 @@ class Autoscaling:
             pace_of(settings),
             clock=self._clock,
             wall=self._wall,
-            paused=lambda: self.all.is_paused(pool.name),
+            paused=paused,
             on_act=lambda why, facts: self._audit.write("autoscaler", "scale", why, **facts),
         )
 

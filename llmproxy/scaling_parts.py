@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from llmproxy.config.capacity_tiers import CapacityTierConfig
@@ -134,12 +135,12 @@ def pace_of(settings: ScalingConfig) -> Pace:
     return Pace(settings.interval, min(poll_s, settings.interval), look_s)
 
 
-def actuator_of(pool: str, settings: ScalingConfig) -> Actuator:
+def actuator_of(pool: str, settings: ScalingConfig, paused: Callable[[], bool]) -> Actuator:
     config = settings.actuator
     if config.kind == "dry_run":
         return DryRun(pool)
     if config.kind == "webhook":
-        return WebhookActuator(pool, WebhookOptions(config.url, config.secret, config.timeout))
+        return WebhookActuator(pool, WebhookOptions(config.url, config.secret, config.timeout), paused=paused)
     return ProcessActuator(
         pool,
         ProcessOptions(

@@ -14,6 +14,8 @@ from llmproxy.control.scaling.autoscalers import EVERYWHERE, Autoscalers, second
 
 DEFAULT_FOR_S = 3600.0
 TTL_S = 60.0
+REGISTERED = frozenset({"url", "id", "weight", "max_concurrency", "price_per_hour", "spot"})
+"""What an instance may say of itself, as under `backends`."""
 
 
 class ScalingRoutes:
@@ -123,17 +125,19 @@ class ScalingRoutes:
         self._scaling.event(pool, who, _why(body), replicas=replicas, for_s=for_s, in_s=in_s)
 
     async def clear(self, request: web.Request) -> web.Response:
+        """All floors of the pool; `{"why": "..."}` is for the audit log."""
+        why = _why(await _body(request))
         pool = self._pool(request.match_info["pool"])
-        cleared = self._scaling.clear_events(pool, self._who(request.headers), "")
+        cleared = self._scaling.clear_events(pool, self._who(request.headers), why)
         told = await self._scaling.events_told(pool)
         return web.json_response({"cleared": cleared}, status=200 if told else 202)
 
     async def register(self, request: web.Request) -> web.Response:
-        """`{"url": "http://10.0.0.5:8000", "id": "a", "ttl": "60s", "weight": 1, "max_concurrency": 64}`: a backend for
-        as long as it says so again within `ttl`."""
+        """`{"url": "http://10.0.0.5:8000", "ttl": "60s"}`, and what else is in `REGISTERED`: a backend for as long as
+        it says so again within `ttl`."""
         body = await _body(request)
         ttl_s = _duration(body, "ttl", TTL_S)
-        settings = {key: value for key, value in body.items() if key in ("url", "id", "weight", "max_concurrency")}
+        settings = {key: value for key, value in body.items() if key in REGISTERED}
         unknown = body.keys() - settings.keys() - {"ttl", "why"}
         if unknown:
             raise AdminError(422, "invalid_backend", f"unknown key {sorted(unknown)[0]!r}")

@@ -179,6 +179,10 @@ def _scaling_advice(path: Path, pool: PoolConfig, scaling: ScalingConfig) -> Ite
         if pays_for < max(scaling.min, 1):
             what = f"{pays_for} at once, and min is {scaling.min}" if pays_for else "no replica at all"
             yield (*path, "scaling", "budget", "per_hour"), f"pays for {what}"
+    forgets = scaling.actuator.kind == "webhook" and not scaling.history and not scaling.redis
+    if budget is not None and budget.per_month is not None and forgets:
+        what = "what is spent of it is forgotten at each restart: name a file in `history`, or a `redis`"
+        yield (*path, "scaling", "budget", "per_month"), what
     if scaling.max_concurrency is None:
         yield (
             (*path, "scaling", "max_concurrency"),

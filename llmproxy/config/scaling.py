@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -56,11 +56,15 @@ class WarmPoolConfig(Section):
 
 
 class BudgetConfig(Section):
-    price_per_hour: float = Field(gt=0, description="What one replica costs in an hour.")
-    per_hour: float | None = Field(None, ge=0, description="Most to spend in an hour.")
-    per_month: float | None = Field(None, ge=0, description="Most to spend in a calendar month (UTC).")
-    currency: str = Field("USD", description="For messages and metrics.")
-    alert_at: tuple[Ratio, ...] = Field((0.5, 0.8, 1.0), description="Shares of a budget at which to say so.")
+    price_per_hour: float = Field(gt=0, allow_inf_nan=False, description="What one replica costs in an hour.")
+    per_hour: float | None = Field(None, ge=0, allow_inf_nan=False, description="Most to spend in an hour.")
+    per_month: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Most to spend in a calendar month (UTC)."
+    )
+    currency: str = Field("USD", description="What prices are in, for messages.")
+    alert_at: tuple[Annotated[Ratio, Field(gt=0)], ...] = Field(
+        (0.5, 0.8, 1.0), description="Shares of a budget at which to say so."
+    )
 
 
 class CapacityConfig(Section):

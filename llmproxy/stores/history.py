@@ -79,6 +79,9 @@ class SqliteHistory:
         self._path, self._timeout_s = path, timeout_s
 
     def read(self, pool: str, since_minute: int) -> list[Point]:
+        if not self._path.exists():
+            # Who only wants to know (`llmproxy plan`) makes no file.
+            return []
         query = "SELECT minute, a, b, c FROM demand_minutes WHERE pool = ? AND minute >= ? ORDER BY minute"
         try:
             with closing(self._open()) as connection:

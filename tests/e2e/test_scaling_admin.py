@@ -72,7 +72,7 @@ async def test_events_pauses_and_their_traces(stage: Stage, tmp_path: Path) -> N
     _, answer = await ask(proxy, "GET", "/admin/scaling/main/decisions")
     assert not any(one["acted_upon"] for one in answer["decisions"]), "a dry run"
     assert answer["decisions"][0]["signals"]["queue_depth"] == 0
-    assert (await ask(proxy, "DELETE", "/admin/scaling/main/event"))[1] == {"cleared": 1}
+    assert (await ask(proxy, "DELETE", "/admin/scaling/main/event", {"why": "over"}))[1] == {"cleared": 1}
     await ask(proxy, "POST", "/admin/scaling/pause", {"pool": "main", "why": "night"})
     assert (await ask(proxy, "GET", "/admin/scaling/main"))[1]["paused"] == "ops: night"
     assert proxy.metric("llmproxy_scaling_paused", pool="main") == 1
@@ -81,7 +81,7 @@ async def test_events_pauses_and_their_traces(stage: Stage, tmp_path: Path) -> N
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     assert [(one["who"], one["what"], one["why"]) for one in lines] == [
         ("ops", "event", "launch"),
-        ("ops", "clear events", ""),
+        ("ops", "clear events", "over"),
         ("ops", "pause", "night"),
         ("ops", "resume", ""),
     ]
@@ -150,10 +150,11 @@ async def test_a_pool_that_leaves_while_it_is_asked_about(
 async def test_an_instance_registers_itself_and_falls_silent(stage: Stage, tmp_path: Path) -> None:
     proxy = await dry(stage, tmp_path)
     another = await stage.backend()
-    body = {"url": another.url, "id": "fresh", "ttl": "60s"}
+    body = {"url": another.url, "id": "fresh", "ttl": "60s", "price_per_hour": 3.5, "spot": True}
     assert (await ask(proxy, "POST", "/admin/pools/main/backends", body)) == (201, {"id": "fresh", "ttl_s": 60.0})
     await proxy.healthy("fresh")
     live = proxy.backend("fresh")
+    await until(lambda: proxy.metric("llmproxy_cost_per_hour", pool="main") == 3.5, "its price")
     await ask(proxy, "POST", "/admin/pools/main/backends", body)
     assert proxy.backend("fresh") is live
     assert {(await stage.ask(proxy, chat())).header("x-llmproxy-backend") for _ in range(6)} == {"b1", "fresh"}

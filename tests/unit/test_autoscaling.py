@@ -85,6 +85,9 @@ def test_policies_are_built_and_bounded() -> None:
         ("warm_up: {hotest: 3}", "did you mean `hottest`"),
         ("warm_up: {within: 0s}", "scaling.warm_up.within: "),
         ("actuator: dry_run", "pools.p.backends: is required"),
+        ("budget: {price_per_hour: 2, per_hour: .inf}", "scaling.budget.per_hour: "),
+        ("budget: {price_per_hour: .inf}", "scaling.budget.price_per_hour: "),
+        ("budget: {price_per_hour: 2, alert_at: [50%, 0%]}", "scaling.budget.alert_at[1]: must be more than 0"),
     ],
 )
 def test_check_explains_mistakes_with_their_line(text: str, complaint: str) -> None:

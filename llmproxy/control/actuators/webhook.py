@@ -54,7 +54,8 @@ class StaleLeader(ActuatorError):
 
 
 class WebhookActuator:
-    """Asks and tells a receiver. A call is tried `ATTEMPTS` times, unless it was refused (4xx)."""
+    """Asks and tells a receiver. A call is tried `ATTEMPTS` times, unless it was refused (4xx). `paused` is asked
+    before a change is told again: the operator may have paused because of this very receiver."""
 
     def __init__(
         self,
@@ -63,11 +64,13 @@ class WebhookActuator:
         *,
         wall: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self._pool = pool
         self._options = options
         self._wall = wall
         self._sleep = sleep
+        self._paused = paused
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
@@ -103,6 +106,8 @@ class WebhookActuator:
         for attempt in range(ATTEMPTS):
             if attempt:
                 await self._sleep(_PAUSE_S * 2 ** (attempt - 1))
+                if message["action"] == "scale" and self._paused():
+                    break
             try:
                 status, body = await self._post(message)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:

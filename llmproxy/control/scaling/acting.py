@@ -3,6 +3,7 @@ made again; and what it accepted, and what did not come of it, is remembered her
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ class Acting:
     async def act(self, tiers: Mapping[str, int], over: list[Replica], token: int | None) -> bool:
         """Bring about so many of each tier. `over`: those that can be stopped. Whether anything was changed."""
         parts, now = self._parts, self._clock()
-        bounds = Bounds(parts.most, parts.most_per_hour)
+        bounds = self._bounds()
         wanted = self._moves.within(tiers, bounds)
         parts.lives.target = sum(wanted.values())
         plan = self._moves.plan(wanted, over, bounds, now)
@@ -59,6 +60,13 @@ class Acting:
             if asked == plan.tiers and now - at < _ASK_AGAIN_S:
                 return False
         return await self._scale(plan, token)
+
+    def _bounds(self) -> Bounds:
+        """What there may be at all, for whatever it is: the warm pool too is paid for."""
+        parts, latest = self._parts, self._parts.decisions.latest
+        allowed = latest.decision.per_hour if latest is not None else None
+        most_per_hour = min(parts.most_per_hour, math.inf if allowed is None else allowed)
+        return Bounds(parts.most, most_per_hour - parts.lives.cost_per_hour(Stage.STOPPING))
 
     def look_for_missing(self) -> None:
         """Who was asked for and is not listed: an empty spot market accepts every wish."""

@@ -43,9 +43,9 @@ class Autoscalers:
         await asyncio.gather(*(scaler.stop() for scaler in scalers))
 
     def hung(self, pool: str, backend: Backend) -> None:
-        """An engine makes no progress."""
+        """An engine makes no progress. While paused it stays; unless it is well by then, it is replaced afterwards."""
         scaler = self.scalers.get(pool)
-        if scaler is not None:
+        if scaler is not None and not self.is_paused(pool):
             scaler.parts.lives.hung(backend)
 
     def outside_per_hour(self, pool: str) -> Mapping[tuple[str, bool], float]:
@@ -124,9 +124,10 @@ class Autoscalers:
         it. ValueError says what is wrong with it."""
         if not 0 <= replicas < REPLICAS_BELOW or not 0 < for_s <= LONGEST_S or not 0 <= in_s <= LONGEST_S:
             raise ValueError("replicas, for or in is out of range")
-        begins = self._clock() + in_s
+        begins, events = self._clock() + in_s, self.scalers[pool].parts.events
+        events.room(id)
         self._audit.write(who, "event", why, pool=pool, replicas=replicas, for_s=for_s, in_s=in_s)
-        self.scalers[pool].parts.events.add(Event(replicas, begins, begins + for_s, who, why), id)
+        events.add(Event(replicas, begins, begins + for_s, who, why), id)
         self.scalers[pool].hurry()
 
     def end_event(self, pool: str, who: str, why: str, id: str) -> None:

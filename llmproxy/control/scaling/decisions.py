@@ -42,7 +42,7 @@ class Decisions:
         direction = "up" if change > 0 else "down" if change < 0 else "same"
         self.counts[self._pool, record.policy, direction] += 1
         self.latest = record
-        if latest is None or change or (record.acts, record.policy) != (latest.acts, latest.policy):
+        if latest is None or change or decision.alerts or (record.acts, record.policy) != (latest.acts, latest.policy):
             self._kept.append(record)
         if change:
             text = "pool %s: %d -> %d replicas%s: %s"

@@ -41,13 +41,16 @@ class Events:
         """By id: the text in the table, and what it says."""
 
     def add(self, event: Event, id: str | None = None) -> None:
-        """With an `id`, in the place of the one that has it."""
-        self._tidy()
-        if len(self._table.values) >= KEPT_MAX and id not in self._table.values:
-            raise ValueError(f"there are {KEPT_MAX} events already")
+        """With an `id`, in the place of the one that has it. Ask for `room` before."""
         ahead_s = self._wall() - self._clock()
         row = [event.replicas, event.begins + ahead_s, event.ends + ahead_s, event.who, event.why]
         self._table.put(id or secrets.token_hex(8), json.dumps(row))
+
+    def room(self, id: str | None = None) -> None:
+        """ValueError when one more cannot be kept."""
+        self._tidy()
+        if len(self._table.values) >= KEPT_MAX and id not in self._table.values:
+            raise ValueError(f"there are {KEPT_MAX} events already")
 
     def __contains__(self, id: str) -> bool:
         return id in self._table.values

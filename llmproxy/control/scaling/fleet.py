@@ -24,6 +24,8 @@ class Stage(Enum):
 
 
 COMING = frozenset({Stage.STARTING, Stage.WARMING})
+GOING = frozenset({Stage.DRAINING, Stage.STOPPING})
+"""Let go, and paid for until they are gone."""
 
 
 @dataclass(slots=True, eq=False)

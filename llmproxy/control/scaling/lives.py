@@ -181,12 +181,13 @@ class Lives:
             if replica.backend is backend:
                 self._recycle(replica, "it hangs")
 
-    def tick(self, now: float) -> list[Replica]:
-        """Who can be stopped now: drained, or past its time. Nobody, where that is another's business."""
+    def tick(self, now: float, *, paused: bool = False) -> list[Replica]:
+        """Who can be stopped now: drained, or past its time. Nobody, where that is another's business. While paused
+        nobody is drained for being unhealthy."""
         if self.orders is not None:
             return []
         for replica in self._fleet.at(Stage.SERVING):
-            self._watch(replica, now)
+            self._watch(replica, now, paused)
         # One that is warmed has come up, and warming has a bound of its own. One that was there before this proxy may
         # be as old as it likes.
         over = [one for one in self._fleet.at(Stage.STARTING) if now - one.since > self._times.limit_s]
@@ -281,13 +282,13 @@ class Lives:
             self._pool.health.ease_in(replica.backend, now)
         self._on_ready()
 
-    def _watch(self, replica: Replica, now: float) -> None:
+    def _watch(self, replica: Replica, now: float, paused: bool) -> None:
         backend = replica.backend
         if backend is None or self._pool.health.status(backend, now) not in _BAD:
             replica.bad_since = None
         elif replica.bad_since is None:
             replica.bad_since = now
-        elif now - replica.bad_since >= self.terms.replace_after_s:
+        elif now - replica.bad_since >= self.terms.replace_after_s and not paused:
             self._recycle(replica, f"it has been unhealthy for {self.terms.replace_after_s:.0f} s")
 
     def _recycle(self, replica: Replica, why: str) -> None:

@@ -68,7 +68,7 @@ class Moves:
         for tier, desired in tiers.items():
             self._take_back(tier, desired)
         self._drain(tiers, bounds, now)
-        leaving = self._leaving(tiers, over)
+        leaving = self._leaving(tiers, over, bounds)
         staying = {tier: self._fleet.staying(tier) - sum(one.tier == tier for one in leaving) for tier in tiers}
         counts = dict(staying)
         for tier in tiers:
@@ -108,11 +108,12 @@ class Moves:
                 self._lives.drain(replica)
                 spare -= 1
 
-    def _leaving(self, tiers: Mapping[str, int], over: list[Replica]) -> list[Replica]:
+    def _leaving(self, tiers: Mapping[str, int], over: list[Replica], bounds: Bounds) -> list[Replica]:
         """Who leaves now: drained ones that the warm pool has no room for, and starts that nobody needs any more."""
         fleet, lives = self._fleet, self._lives
         leaving = []
-        first, warm_size = fleet.tiers[0], lives.warm_size
+        first = fleet.tiers[0]
+        warm_size = self._room(first, lives.warm_size, tiers, bounds)
         room = warm_size - fleet.count(Stage.STANDBY)
         for replica in over:
             is_drained = replica.stage is Stage.DRAINING

@@ -14,7 +14,7 @@ from typing import Any, Final
 from llmproxy.control.actuators.base import ActuatorError
 from llmproxy.control.scaling.acting import CALL_TIMEOUT_S, Acting
 from llmproxy.control.scaling.decisions import Record
-from llmproxy.control.scaling.fleet import COMING, Stage
+from llmproxy.control.scaling.fleet import COMING, GOING, Stage
 from llmproxy.control.scaling.keeper import KEEP_EVERY_S
 from llmproxy.control.scaling.meter import Replicas
 from llmproxy.control.scaling.parts import Pace, Parts
@@ -105,7 +105,7 @@ class PoolScaler:
             self._sample()
         if self._is_due("poll", self.pace.poll_s) and not await self._poll():
             return
-        over = parts.lives.tick(self._clock())
+        over = parts.lives.tick(self._clock(), paused=self._paused())
         fleet = parts.fleet
         parts.cold_starts.saw(
             fleet.count(Stage.SERVING), len(fleet.replicas) - fleet.count(Stage.STANDBY), self._clock()
@@ -195,7 +195,7 @@ class PoolScaler:
         if self._acts and self.desired is not None:
             # Of those that come, what is beyond the decision is for the warm pool.
             coming = max(self.desired - serving, 0)
-        return Replicas(serving, coming, fleet.count(Stage.DRAINING), fleet.count(Stage.STANDBY))
+        return Replicas(serving, coming, fleet.count(*GOING), fleet.count(Stage.STANDBY))
 
     def _tier_states(self) -> tuple[TierState, ...]:
         """The same by tier of capacity, where there are tiers."""
@@ -228,8 +228,11 @@ class PoolScaler:
             now, self._wall(), self.counts(), cold_start_s=parts.times.expected_s, queries=parts.queries.answers(now)
         )
         if parts.decider.tiers is not None:
-            resting = parts.lives.cost_per_hour(Stage.DRAINING, Stage.STANDBY)
-            signals = with_tiers(signals, parts.decider.tiers.tiers, self._tier_states(), resting)
+            leaving = parts.lives.cost_per_hour(*GOING)
+            signals = with_tiers(signals, parts.decider.tiers.tiers, self._tier_states(), leaving)
+        if not parts.dry and parts.decider.guardrails.budget is not None:
+            # Who was asked for costs nothing before it is there, and who ends does until it is gone.
+            signals = replace(signals, cost_per_hour=parts.lives.cost_per_hour(*Stage))
         parts.decider.guardrails.paused = self._paused()
         decision = parts.decider.decide(signals, now)
         parts.decisions.add(Record(self._wall(), decision, self._acts))

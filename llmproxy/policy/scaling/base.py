@@ -70,6 +70,7 @@ class Signals:
     starting: int = 0
     """Replicas that were asked for and do not serve yet: capacity on its way."""
     draining: int = 0
+    """Let go, and not gone yet."""
     sleeping: int = 0
 
     queue_depth: int | None = None
@@ -107,7 +108,9 @@ class Signals:
     tiers: tuple[TierState, ...] = ()
     """The same replicas by tier of capacity, in the order of the configuration; none where the pool has no tiers."""
     cost_per_hour: float | None = None
-    """Of all that exists: ready, starting, draining and sleeping. None: all cost the same."""
+    """Of all that exists. None: each replica that is counted here does, and all cost the same."""
+    leaving_per_hour: float = 0.0
+    """Of those that were let go and are not gone yet; of pools with tiers alone."""
 
     @property
     def actual(self) -> int:

@@ -35,6 +35,8 @@ class Decision:
     """To be sent: thresholds of a budget that were just crossed."""
     tiers: tuple[tuple[str, int], ...] = ()
     """The replicas by tier of capacity, where the pool has tiers."""
+    per_hour: float | None = None
+    """What all that exists may cost in an hour, whatever it is for; None: no limit."""
 
     @property
     def change(self) -> int:
@@ -84,7 +86,8 @@ class Decider:
             replicas, limits, by_tier = split.replicas, (*limits, *split.notes), tuple(split.counts.items())
         said = "nobody has an opinion" if wanted is None else f"{wanted.policy}: {wanted.reason}"
         reason = "; ".join(part for part in (said, steadied, *limits) if part)
-        return Decision(signals, replicas, reason, opinions, wanted, steadied, limits, ruling.alerts, by_tier)
+        why = reason, opinions, wanted, steadied, limits, ruling.alerts
+        return Decision(signals, replicas, *why, by_tier, ruling.per_hour)
 
     def done(self, change: int, now: float) -> None:
         """The actuator added so many replicas (removed: negative)."""

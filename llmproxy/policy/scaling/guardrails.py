@@ -97,8 +97,8 @@ class Guardrails:
             said.append(f"max {limits.max}")
         most = purse.affordable(limits.min, unix_s) if purse is not None else None
         if most is not None and limits.budget is not None:
-            # What drains and sleeps is paid for too.
-            most = max(most - signals.draining - signals.sleeping, 0)
+            # What drains is paid for too. What sleeps is had back for the same money, or goes.
+            most = max(most - signals.draining, 0)
             if allowed > most:
                 allowed, full = most, True
                 said.append(f"the budget pays for {most}")

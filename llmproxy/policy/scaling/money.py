@@ -4,7 +4,7 @@ By the hour: never more replicas than an hour of them costs, so no hour can, how
 what is left, less what the minimum will cost until the month is over, is what may be spent above the minimum, and never
 so fast that it, or the next month's, would be gone within three hours, as what is let go costs money for as long as it
 drains; when not even the minimum can be paid to the end, as many as can. What is spent counts every replica that
-exists: starting, serving, draining and asleep.
+exists: starting, serving, draining, asleep, and ending until it is gone.
 """
 
 from dataclasses import dataclass

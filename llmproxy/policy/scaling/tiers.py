@@ -119,8 +119,8 @@ class Tiers:
             return Split(counts)
         actual, notes = sum(counts.values()), []
         if per_hour is not None:
-            # Whatever drains and sleeps is paid for too.
-            per_hour -= max((signals.cost_per_hour or 0.0) - self._cost(counts), 0.0)
+            # Whatever drains is paid for too.
+            per_hour -= signals.leaving_per_hour
         needed = self._affordable(per_hour)
         if wanted is not None and wanted.policy == "tiers":
             # Those that cannot be paid for nobody else can stand in for.
@@ -243,17 +243,16 @@ class Tiers:
 
 
 def with_tiers(
-    signals: Signals, tiers: Sequence[Tier], states: Sequence[TierState], resting_per_hour: float
+    signals: Signals, tiers: Sequence[Tier], states: Sequence[TierState], leaving_per_hour: float
 ) -> Signals:
     """`signals` of a pool with tiers: what one replica sustains, known of one of worth 1, is that of the mean of those
-    that are there or come. `resting_per_hour`: the cost of what drains and sleeps."""
+    that are there or come. `leaving_per_hour`: the cost of what drains and ends."""
     there = {one.name: one.actual for one in states}
     total = sum(there.values())
     worth = sum(tier.worth * there.get(tier.name, 0) for tier in tiers) / total if total else tiers[0].worth
     known = signals.sustainable
     scaled = Rates(*(None if rate is None else rate * worth for rate in (getattr(known, name) for name in _RATES)))
     leaving = {one.name: one.leaving for one in states}
-    all_there = {tier: count + leaving[tier] for tier, count in there.items()}
     return replace(
         signals,
         ready=sum(one.ready for one in states),
@@ -261,7 +260,7 @@ def with_tiers(
         draining=signals.draining + sum(leaving.values()),
         tiers=tuple(states),
         sustainable=scaled,
-        cost_per_hour=sum(tier.price_per_hour * all_there.get(tier.name, 0) for tier in tiers) + resting_per_hour,
+        leaving_per_hour=sum(tier.price_per_hour * leaving.get(tier.name, 0) for tier in tiers) + leaving_per_hour,
     )
 
 

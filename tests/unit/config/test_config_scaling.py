@@ -63,6 +63,16 @@ def test_a_budget_that_does_not_pay_for_the_least(text, said):
     assert said is None or (said in found[0] and "pools.a.scaling.budget.per_hour: " in found[0])
 
 
+@pytest.mark.parametrize(
+    ("text", "warns"),
+    [("", True), ("      history: spent.db\n", False), ("      redis: redis://127.0.0.1:6379/0\n", False)],
+)
+def test_a_budget_of_the_month_that_a_restart_would_forget(text, warns):
+    found = warnings_of("      budget: {price_per_hour: 2.5, per_month: 5000}\n" + text)
+    assert [one for one in found if "pools.a.scaling.budget.per_month: what is spent" in one] == found
+    assert bool(found) == warns
+
+
 def test_check_shows_how_a_pool_scales(tmp_path):
     path = tmp_path / "proxy.yaml"
     path.write_text(POOL + "      max: 4\n      budget: {price_per_hour: 2, per_hour: 20}\n      policies: [demand]\n")

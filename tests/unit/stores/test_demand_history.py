@@ -121,3 +121,8 @@ def test_a_redis_that_is_away_is_an_error_in_words_and_comes_back(tmp_path, redi
         own.start()
         plain.remember("a", "spent", "3")
         assert plain.fact("a", "spent") == "3"
+
+
+def test_reading_makes_no_file(tmp_path):
+    assert SqliteHistory(tmp_path / "state" / "history.db").read("p", 0) == []
+    assert list(tmp_path.iterdir()) == []

@@ -237,3 +237,15 @@ async def test_what_the_receiver_cannot_get_is_told_by_tier(stand: tuple[Stand, 
     await actuator.scale(2)
     for _ in range(2):
         await actuator.scale(2, tiers={"spot": 1, "steady": 1})
+
+
+async def test_a_change_is_not_told_again_once_somebody_has_paused(stand: tuple[Stand, str], speaker: Speaker) -> None:
+    made, url = stand
+    made.answers = [(503, "")] * 4
+    actuator = speaker.to(url, paused=lambda: bool(made.bodies))
+    with pytest.raises(ActuatorError, match="status 503"):
+        await actuator.scale(3, fence=1)
+    assert len(made.bodies) == 1
+    with pytest.raises(ActuatorError, match="status 503"):
+        await actuator.replicas()
+    assert len(made.bodies) == 4, "to ask changes nothing"

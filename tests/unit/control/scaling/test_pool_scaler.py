@@ -9,6 +9,8 @@ import pytest
 
 from llmproxy.config.model import PoolConfig
 from llmproxy.control.actuators.base import ActuatorError, Instance, TiersFailed
+from llmproxy.control.scaling.audit import Audit
+from llmproxy.control.scaling.autoscalers import Autoscalers
 from llmproxy.control.scaling.backoff import Backoff
 from llmproxy.control.scaling.bring_up import BringUp
 from llmproxy.control.scaling.decisions import Decisions
@@ -90,9 +92,10 @@ class World:
             if short and self.admits_it:
                 raise TiersFailed("none to be had", short)
             return
-        while len(self.running) > count:
+        ending = sum(one.stopping for one in self.running.values())
+        while len(self.running) > count + ending:
             self.running.popitem()
-        while len(self.running) < count:
+        while len(self.running) < count + ending:
             self._make("")
 
     def _make(self, tier: str) -> None:
@@ -181,6 +184,8 @@ class Scene:
         crown: Crown | None = None,
         shared: Shared | None = None,
         tiers: Sequence[Tier] = (),
+        guardrails: Guardrails | None = None,
+        price: float = 0.0,
     ) -> None:
         self.clock = ManualClock(1000.0)
         self.world = world or World(most)
@@ -212,7 +217,7 @@ class Scene:
             decider=Decider(
                 [self.wish, events, Activation()],
                 Stabiliser(behavior),
-                Guardrails(Limits(least, most)),
+                guardrails or Guardrails(Limits(least, most)),
                 Tiers(tiers) if tiers else None,
             ),
             actuator=self.world,
@@ -226,7 +231,10 @@ class Scene:
                     replace_after_s=1e6,  # nobody probes them here
                     warm_size=warm,
                     warm_by_sleep=sleep,
-                    tiers={one.name: TierTerms(one.worth, one.price_per_hour) for one in tiers},
+                    tiers={
+                        one.name: TierTerms(one.worth, one.price_per_hour)
+                        for one in tiers or (Tier("", price_per_hour=price),)
+                    },
                 ),
                 announce=self._announce,
                 times=times,
@@ -437,3 +445,22 @@ async def test_no_input_gets_past_max_or_a_pause(seed: int) -> None:
         assert len(scene.world.running) <= 3
         if scene.paused:
             assert len(scene.world.calls) == before
+
+
+async def test_while_paused_nobody_is_drained_for_being_unhealthy() -> None:
+    scene = Scene()
+    scene.wish.replicas = 1
+    await scene.rounds()
+    scene.parts.lives.terms = Terms(replace_after_s=60.0)
+    [backend] = scene.pool.backends
+    scene.paused = True
+    loops = Autoscalers(Audit(None, scene.clock), scene.clock)
+    loops.scalers["main"] = scene.scaler
+    loops.pause("main", "ops", "")
+    loops.hung("main", backend)
+    scene.health.hung(backend, True, scene.clock())
+    await scene.rounds(4, 60.0)
+    assert scene.lives == {"serving": 1}
+    scene.paused = False
+    await scene.rounds(1)
+    assert backend.id not in [one.id for one in scene.fleet.at(Stage.SERVING)], "replaced once it may be"

@@ -112,7 +112,6 @@ def test_what_is_short_of_memory_gets_the_one_worth_most_and_fewer_of_it() -> No
 def test_the_mean_replica_sustains_what_the_mean_is_worth() -> None:
     found = signals(small=1, big=1, sustainable=Rates(requests_per_s=2.0))
     assert found.sustainable.requests_per_s == 5.0
-    assert found.cost_per_hour == 4.5
 
 
 def test_a_base_on_demand_and_the_rest_on_the_spot_market() -> None:
