@@ -180,8 +180,6 @@ class Autoscaling:
             have_left=lambda replica: shared.have_left(replica, self._clock()),
             hottest=lambda count: self._hottest(pool.name, count),
         )
-        capacity = settings.capacity
-        configured = Rates(capacity.requests_per_s, capacity.prefill_tokens_per_s, capacity.decode_tokens_per_s)
         parts = Parts(
             pool=pool,
             decider=decider_of(settings, events),
@@ -191,7 +189,7 @@ class Autoscaling:
                 self._metrics,
                 self._clock(),
                 slo_ttft_s=settings.objective.ttft,
-                configured=configured,
+                configured=_configured(settings),
                 tiers=tiers,
             ),
             fleet=fleet,
@@ -200,9 +198,7 @@ class Autoscaling:
             backoff=backoff,
             leadership=self._leadership(pool.name, settings),
             events=events,
-            queries=Queries(
-                {name: Query(one.url, one.query, one.token) for name, one in settings.prometheus.items()}, self._clock
-            ),
+            queries=Queries(_queries(settings), self._clock),
             decisions=Decisions(pool.name),
             keeper=self._keeper(pool.name, settings),
             most=most_of(settings),
@@ -246,6 +242,9 @@ class Autoscaling:
         parts.lives.terms = terms_of(kept)
         parts.times.configured_s, parts.times.at_least_s = settings.cold_start, settings.start_timeout
         parts.meter.slo_ttft_s = settings.objective.ttft
+        if settings.capacity != before.capacity:
+            parts.meter.capacity.believe(_configured(settings))
+        parts.queries.change(_queries(settings))
         parts.most, parts.most_per_hour = most_of(kept), most_per_hour(settings)
         scaler.pace = pace_of(settings)
         scaler.hurry()
@@ -268,7 +267,11 @@ class Autoscaling:
         if not settings.redis:
             return Alone()
         return RedisLeadership(
-            pool, self._client_of(pool, settings.redis).evaluate, clock=self._clock, prefix=KEY_PREFIX
+            pool,
+            self._client_of(pool, settings.redis).evaluate,
+            clock=self._clock,
+            wall=self._wall,
+            prefix=KEY_PREFIX,
         )
 
     def _shared(self, pool: str, settings: ScalingConfig) -> Shared:
@@ -298,3 +301,12 @@ class Autoscaling:
 
             self._redis[pool, url] = RedisClient(url)
         return self._redis[pool, url]
+
+
+def _configured(settings: ScalingConfig) -> Rates:
+    capacity = settings.capacity
+    return Rates(capacity.requests_per_s, capacity.prefill_tokens_per_s, capacity.decode_tokens_per_s)
+
+
+def _queries(settings: ScalingConfig) -> dict[str, Query]:
+    return {name: Query(one.url, one.query, one.token) for name, one in settings.prometheus.items()}

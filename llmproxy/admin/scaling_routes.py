@@ -16,6 +16,7 @@ DEFAULT_FOR_S = 3600.0
 TTL_S = 60.0
 REGISTERED = frozenset({"url", "id", "weight", "max_concurrency", "price_per_hour", "spot"})
 """What an instance may say of itself, as under `backends`."""
+_FLOOR_KEYS = frozenset({"replicas", "min", "for", "in", "why"})
 
 
 class ScalingRoutes:
@@ -118,6 +119,10 @@ class ScalingRoutes:
         return wrong
 
     def _floor(self, pool: str, who: str, body: Mapping[str, Any]) -> None:
+        unknown = body.keys() - _FLOOR_KEYS
+        if unknown:
+            known = ", ".join(sorted(_FLOOR_KEYS))
+            raise AdminError(422, "invalid_event", f"unknown key {sorted(unknown)[0]!r} (known: {known})")
         replicas = body.get("replicas", body.get("min"))
         if not isinstance(replicas, int) or isinstance(replicas, bool):
             raise AdminError(422, "invalid_event", "replicas must be a whole number")

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+_HEADROOM_BELOW = 10.0
+"""Ten times the peak, and nobody means that."""
+
 
 def plan(
     peak: Annotated[str | None, typer.Option(help="Peak traffic: 300/min, 5/s or 18000/h.", show_default=False)] = None,
@@ -57,7 +60,10 @@ def _plan_peak(peak: str | None, per_replica: str | None, headroom: str) -> None
     if peak is None or per_replica is None:
         raise ValueError("give --peak and --per-replica, or a --config")
     rates = [option("--peak", parse_rate, peak), option("--per-replica", parse_rate, per_replica)]
-    replicas = replicas_for(rates[0], rates[1], option("--headroom", share, headroom))
+    more = option("--headroom", share, headroom)
+    if more >= _HEADROOM_BELOW:
+        raise ValueError(f"--headroom: {headroom} is {more:.0%} more than the peak; write {more:g}% for {more / 100:g}")
+    replicas = replicas_for(rates[0], rates[1], more)
     typer.echo(f"{replicas} replica{'' if replicas == 1 else 's'}: {peak} / {per_replica} with {headroom} headroom")
     left = rates[1] * (replicas - 1) / rates[0]
     if replicas > 1:

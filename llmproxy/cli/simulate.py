@@ -67,6 +67,9 @@ def simulate(
         from llmproxy.cli.simulate_scale import simulate_scale
 
         return simulate_scale(rates or trace, cold_start, tuple(controller or ()), json)
+    if rates is not None or controller:
+        typer.echo("error: --rates and --controller are for autoscaling: add --scale", err=True)
+        raise typer.Exit(2)
     if trace is None:
         typer.echo("error: nothing to replay: name a file with --trace", err=True)
         raise typer.Exit(2)

@@ -174,7 +174,12 @@ def _scaling_advice(path: Path, pool: PoolConfig, scaling: ScalingConfig) -> Ite
     if scaling.warm_pool.size >= scaling.max:
         yield (*path, "scaling", "warm_pool", "size"), "max counts the warm pool too: none is left to serve"
     budget = scaling.budget
-    if budget is not None and budget.per_hour is not None and not scaling.tiers_of_capacity:
+    tiers = scaling.tiers_of_capacity
+    without_price = not tiers or any(tier.price_per_hour is None for tier in tiers)
+    if budget is not None and "price_per_hour" not in budget.model_fields_set and without_price:
+        counted = f"{budget.price_per_hour:g} {budget.currency}"
+        yield (*path, "scaling", "budget"), f"without price_per_hour each replica is taken to cost {counted} an hour"
+    if budget is not None and budget.per_hour is not None and not tiers:
         pays_for = int(budget.per_hour / budget.price_per_hour + 1e-9)
         if pays_for < max(scaling.min, 1):
             what = f"{pays_for} at once, and min is {scaling.min}" if pays_for else "no replica at all"

@@ -56,7 +56,12 @@ class WarmPoolConfig(Section):
 
 
 class BudgetConfig(Section):
-    price_per_hour: float = Field(gt=0, allow_inf_nan=False, description="What one replica costs in an hour.")
+    price_per_hour: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="What one replica costs in an hour, in `currency`; `check` warns where it is left out.",
+    )
     per_hour: float | None = Field(None, ge=0, allow_inf_nan=False, description="Most to spend in an hour.")
     per_month: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="Most to spend in a calendar month (UTC)."
@@ -174,12 +179,15 @@ class ScalingConfig(Section):
     )
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="What counts as served in time.")
     prometheus: dict[Name, QueryConfig] = Field(
-        default_factory=dict, description="Outside signals: conditions call them `prometheus.NAME`."
+        default_factory=dict,
+        description="Outside signals, `NAME: {url, query}`: conditions call them `prometheus.NAME`. One alone may be "
+        "written `{url, query}`, without a name: `prometheus.query`.",
     )
     history: OutputFile | None = Field(
         None,
-        description="SQLite file for what a restart must not cost: demand by the minute (for `forecast`), money spent, "
-        "pauses. Default: in `redis` where that is given, beside the engines' state with kind `process`, else memory.",
+        description="SQLite file for what a restart must not cost: demand by the minute (for `forecast`), what a "
+        "replica was seen to sustain, money spent, pauses. Default: in `redis` where that is given, beside the "
+        "engines' state with kind `process`, else memory.",
     )
     redis: RedisAddress = Field(
         "",
@@ -189,6 +197,12 @@ class ScalingConfig(Section):
         "all of them.",
     )
     actuator: ActuatorConfig = Field(description="What makes replicas come and go.")
+
+    @field_validator("prometheus", mode="before")
+    @classmethod
+    def _single_query(cls, value: Any) -> Any:
+        is_single = isinstance(value, Mapping) and isinstance(value.get("url"), str) and "query" in value
+        return {"query": value} if is_single else value
 
     @model_validator(mode="after")
     def _in_order(self) -> "ScalingConfig":

@@ -98,6 +98,7 @@ async def test_mistakes(stage: Stage, tmp_path: Path) -> None:
         ("/admin/scaling/main/event", {"replicas": 1, "why": "\ud800"}, 422),
         ("/admin/scaling/main/event", {"replicas": 1, "for": "x"}, 422),
         ("/admin/scaling/main/event", {"replicas": 1, "for": "30d"}, 422),
+        ("/admin/scaling/main/event", {"replicas": 1, "duration": "5m"}, 422),
         ("/admin/scaling/main/event", [1], 400),
         ("/admin/scaling/pause", {"pool": "nope"}, 404),
         ("/admin/scaling/pause", {"why": 3}, 422),
@@ -242,8 +243,11 @@ async def test_a_reload_keeps_what_is_known(stage: Stage, tmp_path: Path) -> Non
     assert spent() > 0
     ruling = after.guardrails.rule(3, Signals(now=scaler._clock(), ready=1), scaler._clock())
     assert ruling.replicas == 1, "two were added within the hour"
-    scaling["policies"] = ["demand"]
+    scaling |= {"policies": ["demand"], "capacity": {"requests_per_s": 3}}
+    scaling["prometheus"] = {"load": {"url": backend.url, "query": "up"}}
     assert (await ask(proxy, "POST", "/admin/reload", token=""))[0] == 200
+    assert scaler.parts.meter.capacity.rates.requests_per_s == 3
+    await until(lambda: "/api/v1/query" in [one.path.partition("?")[0] for one in backend.requests], "a query")
     assert [type(one).__name__ for one in scaler.parts.decider.policies][:2] == ["DemandLaw", "Events"]
 
 

@@ -62,7 +62,7 @@ async def test_as_a_user_who_may_do_no_more_than_the_documents_say(tmp_path: Pat
         client, fleet = RedisClient(url), Fleet()
         leader = RedisLeadership("llama", client.evaluate, clock=ManualClock(1.0))
         token = await leader.acquire()
-        assert token == 1
+        assert token is not None
         fleet.see([Instance("a", "http://a")], 1.0)
         base = "llmproxy:scaling:{llama}"
         said, heard = [Orders(client.evaluate, f"{base}:stages", f"{base}:fence") for _ in range(2)]
@@ -70,7 +70,7 @@ async def test_as_a_user_who_may_do_no_more_than_the_documents_say(tmp_path: Pat
         await heard.sync(None, Fleet())
         assert list(heard.in_force) == ["a"]
         await leader.release()
-        assert await RedisLeadership("llama", client.evaluate, clock=ManualClock(1.0)).acquire() == 2
+        assert await RedisLeadership("llama", client.evaluate, clock=ManualClock(1.0)).acquire() == token + 1
         await client.aclose()
 
 

@@ -75,6 +75,25 @@ def test_nothing_to_replay():
     assert "--trace" in typed("simulate", expect=2).output
 
 
+def test_rates_without_scale():
+    assert "add --scale" in typed("simulate", "--rates", "rates.csv", expect=2).output
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("window_start_s,rate\n0,5\n", "nor CSV with window_start_s,req_per_s"),
+        ("window_start_s,req_per_s\n0,1e308\n600,1e308\n", "more requests than can be counted"),
+        ("window_start_s,req_per_s,cv\n0,5,-1\n", "cv: -1.0 is less than nothing"),
+        ("window_start_s,req_per_s\n0,-5\n", "req_per_s: -5.0 is less than nothing"),
+    ],
+)
+def test_rates_that_make_no_sense(tmp_path, text, complaint):
+    (tmp_path / "rates.csv").write_text(text)
+    found = typed("simulate", "--scale", "--rates", tmp_path / "rates.csv", expect=1)
+    assert complaint in found.output.replace("\n", "")
+
+
 def test_a_file_that_is_not_there(tmp_path):
     assert "cannot be read" in typed("simulate", "--scale", "--rates", tmp_path / "no.csv", expect=1).output
 
@@ -83,7 +102,7 @@ def test_plan():
     result = typed("plan", "--peak", "300/min", "--per-replica", "50/min", "--headroom", "30%")
     assert result.output.startswith("8 replicas")
     assert typed("plan", "--peak", "5/s", "--per-replica", "300/min", "--headroom", "0").output.startswith("1 replica:")
-    for wrong in (("--peak", "many"), ("--per-replica", "0/min"), ("--headroom", "-1")):
+    for wrong in (("--peak", "many"), ("--per-replica", "0/min"), ("--headroom", "-1"), ("--headroom", "30")):
         words = {"--peak": "5/s", "--per-replica": "1/s", "--headroom": "30%"} | dict([wrong])
         result = typed("plan", *(word for pair in words.items() for word in pair), expect=1)
         assert wrong[0] in result.output

@@ -122,8 +122,10 @@ class Autoscalers:
     ) -> None:
         """At least `replicas` for a while (within the pool's bounds); with an `id`, in the place of the one that has
         it. ValueError says what is wrong with it."""
-        if not 0 <= replicas < REPLICAS_BELOW or not 0 < for_s <= LONGEST_S or not 0 <= in_s <= LONGEST_S:
-            raise ValueError("replicas, for or in is out of range")
+        if not 0 <= replicas < REPLICAS_BELOW:
+            raise ValueError(f"replicas must be from 0 to {REPLICAS_BELOW - 1}")
+        if not 0 < for_s <= LONGEST_S or not 0 <= in_s <= LONGEST_S:
+            raise ValueError("for must be more than nothing, and it and in at most 7d")
         begins, events = self._clock() + in_s, self.scalers[pool].parts.events
         events.room(id)
         self._audit.write(who, "event", why, pool=pool, replicas=replicas, for_s=for_s, in_s=in_s)

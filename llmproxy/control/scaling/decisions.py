@@ -27,7 +27,8 @@ class Record:
 
 
 class Decisions:
-    """One pool's. What repeats the one before is not kept again: the log of a quiet night stays readable."""
+    """One pool's. What repeats the one before is not kept again, so that the log of a quiet night stays readable; the
+    latest is always shown."""
 
     def __init__(self, pool: str) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
@@ -42,7 +43,7 @@ class Decisions:
         direction = "up" if change > 0 else "down" if change < 0 else "same"
         self.counts[self._pool, record.policy, direction] += 1
         self.latest = record
-        if latest is None or change or decision.alerts or (record.acts, record.policy) != (latest.acts, latest.policy):
+        if latest is None or change or decision.alerts or _gist(record) != _gist(latest):
             self._kept.append(record)
         if change:
             text = "pool %s: %d -> %d replicas%s: %s"
@@ -53,7 +54,17 @@ class Decisions:
 
     def shown(self) -> list[dict[str, Any]]:
         """For the admin API, the newest first."""
-        return [_view(record) for record in reversed(self._kept)]
+        records = list(reversed(self._kept))
+        if self.latest is not None and self.latest is not records[0]:
+            records.insert(0, self.latest)
+        return [_view(record) for record in records]
+
+
+def _gist(record: Record) -> tuple[object, ...]:
+    """What makes two decisions that change nothing different ones."""
+    decision = record.decision
+    wanted = decision.wanted.replicas if decision.wanted is not None else None
+    return record.acts, record.policy, wanted, decision.replicas, decision.limits
 
 
 def _view(record: Record) -> dict[str, Any]:

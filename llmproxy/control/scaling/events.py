@@ -72,7 +72,7 @@ class Events:
         if not on:
             return None
         event = max(on, key=lambda one: one.replicas)
-        return Wanted(event.replicas, f"{event.who}: {event.why}", "event")
+        return Wanted(event.replicas, f"{event.who}: {event.why}", "event", is_floor=True)
 
     def shown(self) -> list[dict[str, Any]]:
         self._tidy()
@@ -122,5 +122,6 @@ class Activation:
 
     def want(self, signals: Signals, now: float) -> Wanted | None:
         if signals.queue_depth and not signals.ready:
-            return Wanted(1, f"{signals.queue_depth} requests wait, and no replica serves", "activation")
+            waiting = f"{signals.queue_depth} requests wait, and no replica serves"
+            return Wanted(1, waiting, "activation", is_floor=True)
         return None

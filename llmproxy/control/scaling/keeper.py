@@ -1,4 +1,5 @@
-"""What one pool's loop must not forget over a restart: demand by the minute for its forecasts, money spent, pauses.
+"""What one pool's loop must not forget over a restart: demand by the minute for its forecasts, what a replica was seen
+to sustain, money spent, pauses.
 
 Read before the first decision and again by each new set of policies; written every minute, at the end, and at once
 when somebody pauses. A store that fails costs a restart its memory, never the running loop anything.
@@ -23,6 +24,7 @@ _LONGEST_MINUTES: Final = 3 * 24 * 60
 """Kept where no forecast says otherwise: one may be configured tomorrow."""
 _SPENT: Final = "spent"
 _PAUSED: Final = "paused"
+_LEARNED: Final = "learned"
 
 _log = logging.getLogger("llmproxy.control.scaling")
 
@@ -52,18 +54,22 @@ class Keeper:
         self._prepared: Decider | None = None
         self._points: dict[int, Point] = {}
         self._spent: Spent | None = None
+        self.learned = Rates()
+        """What an earlier process had learned of a replica's capacity; known from `begin` on."""
         self._trouble = ""
 
     async def begin(self) -> None:
         """Before anything is decided, until `has_begun`."""
         try:
-            spent, paused = [await asyncio.to_thread(self._store.fact, self._pool, name) for name in (_SPENT, _PAUSED)]
+            spent, paused, learned = [
+                await asyncio.to_thread(self._store.fact, self._pool, name) for name in (_SPENT, _PAUSED, _LEARNED)
+            ]
         except HistoryError as error:
             self._troubled(str(error))
             self.has_begun = not self.is_shared
             return
         self.has_begun, self._trouble = True, ""
-        self._spent = _spent(spent)
+        self._spent, self.learned = _spent(spent), _rates(learned)
         self._on_paused({name: why for name, why in _object(paused).items() if isinstance(why, str)})
 
     async def prepare(self, decider: Decider, cold_start_s: float | None) -> None:
@@ -97,8 +103,8 @@ class Keeper:
                 self._points[minute.number] = minute.number, figures
         self._spent = decider.guardrails.spent or self._spent
 
-    async def keep(self, decider: Decider) -> None:
-        """Write it down."""
+    async def keep(self, decider: Decider, learned: Rates | None = None) -> None:
+        """Write it down, and what was learned of a replica's capacity."""
         self.take(decider)
         points, self._points = self._points, {}
         minutes = max([_LONGEST_MINUTES, *(one.history_minutes for one in _forecasts(decider))])
@@ -108,6 +114,10 @@ class Keeper:
         spent = None if self._spent is None else json.dumps(asdict(self._spent))
         if spent is not None:
             await self._write(lambda: self._store.remember(self._pool, _SPENT, spent))
+        if learned is not None and learned not in (Rates(), self.learned):
+            text = json.dumps(asdict(learned))
+            if await self._write(lambda: self._store.remember(self._pool, _LEARNED, text)):
+                self.learned = learned
 
     def close(self) -> None:
         """At the end."""
@@ -180,6 +190,13 @@ def _object(text: str | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _rates(text: str | None) -> Rates:
+    try:
+        return Rates(**{name: float(value) for name, value in _object(text).items() if value is not None})
+    except (TypeError, ValueError):
+        return Rates()
 
 
 def _spent(text: str | None) -> Spent | None:

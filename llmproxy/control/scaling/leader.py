@@ -3,13 +3,15 @@
 The lock is a key with a time to live. Taking it draws a number that only grows, the fencing token; keeping it is only
 possible for who holds it. A leader that cannot renew in time stops being one by its own clock, before the key can run
 out for the others. Should it act all the same (it was stopped in the middle of a call), its token is lower than the
-next leader's, and an actuator that remembers the highest refuses it.
+next leader's, and an actuator that remembers the highest refuses it. The first token is the time in milliseconds: a
+Redis that has forgotten everything still gives a higher one than any before, which would be refused otherwise.
 
 Without Redis nobody leads: what runs goes on, and nothing is added or removed.
 """
 
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -27,8 +29,12 @@ if held then
   return tonumber(string.sub(held, #ARGV[1] + 2))
 end
 local fence = redis.call('INCR', KEYS[2])
+if fence == 1 then
+  fence = ARGV[3]
+  redis.call('SET', KEYS[2], fence)
+end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. fence, 'PX', ARGV[2])
-return fence
+return tonumber(fence)
 """
 _GIVE_BACK: Final = """
 local held = redis.call('GET', KEYS[1])
@@ -73,11 +79,13 @@ class RedisLeadership:
         evaluate: Callable[[str, list[str], list[str]], Awaitable[Any]],
         *,
         clock: Clock,
+        wall: Callable[[], float] = time.time,
         prefix: str = "llmproxy",
         ttl_s: float = TTL_S,
     ) -> None:
         self._evaluate = evaluate
         self._clock = clock
+        self._wall = wall
         self._ttl_s = ttl_s
         self._pool = pool
         # One hash slot for both, as Redis Cluster wants it.
@@ -91,7 +99,8 @@ class RedisLeadership:
     async def acquire(self) -> int | None:
         asked_at = self._clock()
         try:
-            found = await self._evaluate(_TAKE, self._keys, [self._me, str(int(self._ttl_s * 1000))])
+            arguments = [self._me, str(int(self._ttl_s * 1000)), str(max(int(self._wall() * 1000), 1))]
+            found = await self._evaluate(_TAKE, self._keys, arguments)
             token = int(found) or None
         except Exception as error:
             if not self._failing:

@@ -58,7 +58,7 @@ class Meter:
         self.slo_ttft_s = slo_ttft_s
         self.elsewhere = Elsewhere()
         self._demand = DemandMeter(now)
-        self._capacity = Capacity(configured)
+        self.capacity = Capacity(configured)
         self._learn_from: Sample | None = None
         self._learn_ready = 0.0
         self._waited_throughout = True
@@ -126,7 +126,7 @@ class Meter:
             in_flight=in_flight,
             arrivals=int(max(last.arrived - told, 0)) if told is not None else None,
             demand=self._demand.demand(now),
-            sustainable=self._capacity.rates,
+            sustainable=self.capacity.rates,
             prompt_tokens_per_s=_rate(last.prompt, long.prompt, last, long),
             generated_tokens_per_s=_rate(last.completion, long.completion, last, long),
             ttft=percentiles(last.ttft, long.ttft, self._bounds[0]),
@@ -241,7 +241,7 @@ class Meter:
             *((getattr(sample, name) - getattr(began, name)) / elapsed_s for name in ("done", "prefill", "completion"))
         )
         warm = all(backend.weight == backend.spec.weight for backend in self._pool.backends)
-        self._capacity.observe(served, ready if warm else 0.0, self._waited_throughout, not waiting, elapsed_s)
+        self.capacity.observe(served, ready if warm else 0.0, self._waited_throughout, not waiting, elapsed_s)
         self._learn_from, self._waited_throughout = sample, waiting
 
     def _missed(self, last: Sample, memory: Sample) -> float | None:

@@ -68,7 +68,7 @@ class PoolScaler:
         task, self._task = self._task, None
         await end_tasks(task)
         if self._keeps:
-            await self.parts.keeper.keep(self.parts.decider)
+            await self.parts.keeper.keep(self.parts.decider, self.parts.meter.capacity.learned)
         self.parts.keeper.close()
         await self.parts.lives.stop()
         await self.parts.queries.stop()
@@ -96,6 +96,7 @@ class PoolScaler:
         parts = self.parts
         if not parts.keeper.has_begun and self._is_due("begin", LEASE_EVERY_S):
             await parts.keeper.begin()
+            parts.meter.capacity.resume(parts.keeper.learned)
         if self._is_due("lease", LEASE_EVERY_S):
             before, self.token = self.token, await parts.leadership.acquire()
             if self.token != before:
@@ -118,7 +119,7 @@ class PoolScaler:
                 self._due["poll"] = -math.inf
             self._acting.look_for_missing()
         if self._is_due("keep", KEEP_EVERY_S) and self._keeps:
-            await parts.keeper.keep(parts.decider)
+            await parts.keeper.keep(parts.decider, parts.meter.capacity.learned)
 
     def _sample(self) -> None:
         parts = self.parts

@@ -131,6 +131,8 @@ class Wanted:
     """What is short is room for tokens: generating them, or the KV cache they lie in."""
     need: float | None = None
     """The same before it was rounded up and held; None where nobody knows."""
+    is_floor: bool = False
+    """Only a bound from below: while nobody has another opinion, it is no reason to let a replica go."""
 
 
 class ScalingPolicy(Protocol):

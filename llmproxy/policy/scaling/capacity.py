@@ -3,12 +3,17 @@
 A rate says what a replica *can* do only while it is given more than that: when requests have waited through the whole
 interval, or the replicas' own figure of how full they are (KV cache) says how far from full this rate is. So an
 interval teaches
-- when saturated (somebody waited all the time, none is in slow start): the served rate per replica;
+- when saturated (somebody waited all the time, none is in slow start): the served rate per replica. Only the tightest
+  dimension is at its limit then, and nobody knows which it is: rates that are exceeded rise to what was served, and
+  where none is reached all of them sink by what the closest one lacks. That prompts were short, or in the prefix cache,
+  is no reason to believe that a replica could not compute longer ones;
 - otherwise, that it is at least the served rate, where everyone was served in time.
 Nothing is known before the first of either kind that tells; a configured figure is believed until then and outweighed
-by what is learned within a few minutes of saturation.
+by what is learned within a few minutes of saturation. What was learned is kept over a restart (`learned`, `resume`): a
+fleet that is larger than its traffic needs never has anybody wait, and could not learn it again.
 """
 
+from math import isfinite
 from typing import Final
 
 from llmproxy.policy.scaling.base import Rates
@@ -21,14 +26,30 @@ _NAMES: Final = ("requests_per_s", "prefill_tokens_per_s", "decode_tokens_per_s"
 class Capacity:
     """The learned sustainable rates of one replica."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_learned")
 
     def __init__(self, configured: Rates | None = None) -> None:
         self._known: dict[str, float] = {}
-        for name in _NAMES:
-            value = getattr(configured, name) if configured is not None else None
-            if value is not None and value > 0:
-                self._known[name] = value
+        self._learned: set[str] = set()
+        if configured is not None:
+            self.believe(configured)
+
+    def believe(self, configured: Rates) -> None:
+        """Configured figures, until something else is learned."""
+        for name, value in _known_of(configured).items():
+            self._known[name] = value
+            self._learned.discard(name)
+
+    def resume(self, learned: Rates) -> None:
+        """What an earlier process had learned, where nothing is known."""
+        for name, value in _known_of(learned).items():
+            if self._known.setdefault(name, value) == value:
+                self._learned.add(name)
+
+    @property
+    def learned(self) -> Rates:
+        """Without what is only configured: to be kept, and given to the next process."""
+        return Rates(**{name: value for name, value in self._known.items() if name in self._learned})
 
     @property
     def rates(self) -> Rates:
@@ -41,12 +62,20 @@ class Capacity:
         if replicas <= 0 or interval_s <= 0:
             return
         weight = 1 - 0.5 ** (interval_s / _HALF_LIFE_S)
-        for name in _NAMES:
-            total = getattr(served, name)
-            if total is None or total <= 0:
-                continue
-            rate, known = total / replicas, self._known.get(name)
+        rates = {name: rate / replicas for name, rate in _known_of(served).items()}
+        reached = max((rate / self._known[name] for name, rate in rates.items() if name in self._known), default=1.0)
+        for name, rate in rates.items():
+            known = self._known.get(name)
             if saturated:
-                self._known[name] = rate if known is None else known + weight * (rate - known)
+                self._known[name] = (
+                    rate if known is None else known + weight * (max(rate, known * min(reached, 1.0)) - known)
+                )
+                self._learned.add(name)
             elif in_time and known is not None and rate > known:
                 self._known[name] = rate
+                self._learned.add(name)
+
+
+def _known_of(rates: Rates) -> dict[str, float]:
+    found = {name: getattr(rates, name) for name in _NAMES}
+    return {name: value for name, value in found.items() if value is not None and isfinite(value) and value > 0}

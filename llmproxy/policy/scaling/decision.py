@@ -68,7 +68,8 @@ class Decider:
         if tiers is not None:
             asked.append(tiers.want(signals, now))
         opinions = tuple(one for one in asked if one is not None)
-        wanted, actual = combine(opinions), signals.actual
+        actual = signals.actual
+        wanted = combine(opinions, actual)
         steady, steadied = (actual, "") if wanted is None else self.stabiliser.steady(wanted.replicas, actual, now)
         ruling = self.guardrails.rule(steady, signals, now)
         replicas, limits = ruling.replicas, ruling.limits

@@ -19,6 +19,8 @@ from llmproxy.policy.scaling.tokens import ExpressionError, Kind, Token, Unit, t
 
 WINDOW_S: Final = 60.0
 """What a function looks back over when nobody says."""
+WINDOW_MAX_S: Final = 86400.0
+"""Every sample of it is kept."""
 DEPTH_MAX: Final = 30
 FUNCTIONS: Final = ("avg", "min", "max", "p50", "p90", "p95", "p99")
 COMPARISONS: Final = ("<", "<=", ">", ">=", "==", "!=")
@@ -151,10 +153,12 @@ class _Parser:
         if self._next.text in COMPARISONS:
             raise ExpressionError("one comparison at a time: join them with 'and'", self._next.column)
         _check_units(first, left, left_unit, second, right, right_unit)
+        begins = self._next
         for_s = self._for()
         if for_s is None:
             return Compare(left, sign.text, right)
         if left_open or right_open:
+            _check_window(for_s, begins)
             return Compare(_over(left, left_open, for_s), sign.text, _over(right, right_open, for_s))
         return Held(Compare(left, sign.text, right), for_s)
 
@@ -176,7 +180,9 @@ class _Parser:
         if name.kind is not Kind.NAME:
             raise ExpressionError(f"{token.text} is of a signal", name.column)
         unit = self._unit(name)
+        begins = self._next
         window_s = self._duration() if self._took(",") else None
+        _check_window(window_s or 0.0, begins)
         self._expect(")")
         return Over(token.word, name.text, window_s or WINDOW_S), unit, window_s is None
 
@@ -226,6 +232,11 @@ class _Parser:
         return unit
 
 
+def _check_window(window_s: float, begins: Token) -> None:
+    if window_s > WINDOW_MAX_S:
+        raise ExpressionError("a function looks back over a day at most", begins.column)
+
+
 def _over(side: Operand, is_open: bool, window_s: float) -> Operand:
     return Over(side.function, side.name, window_s) if is_open and isinstance(side, Over) else side
 
@@ -238,7 +249,8 @@ def _check_units(first: Token, left: Operand, left_unit: Unit, second: Token, ri
         return
     number, unit = (second, left_unit) if isinstance(right, Number) else (first, right_unit)
     if isinstance(left, Number) or isinstance(right, Number):
-        how = {Unit.SECONDS: f"write {number.text}ms or {number.text}s", Unit.SHARE: f"write {number.text}%"}.get(unit)
+        percent = f"{number.value * 100:g}%" if number.value <= 1 else f"{number.text}%"
+        how = {Unit.SECONDS: f"write {number.text}ms or {number.text}s", Unit.SHARE: f"write {percent}"}.get(unit)
         bare = number.unit is Unit.PLAIN and how is not None
         advice = f": {how}" if bare else f", and {number.text} is not"
         raise ExpressionError(f"the signal is {unit.value}{advice}", number.column)

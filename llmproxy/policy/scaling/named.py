@@ -5,6 +5,7 @@ from typing import Final
 
 from llmproxy.policy.scaling.base import Signals
 from llmproxy.policy.scaling.options import suggestion
+from llmproxy.policy.scaling.quantities import duration_s, share
 from llmproxy.policy.scaling.tokens import Unit
 
 QUERY_PREFIX: Final = "prometheus."
@@ -87,6 +88,29 @@ def value_of(signals: Signals, name: str) -> float | None:
         return next((value for query, value in signals.queries if query == wanted), None)
     found = _SIGNALS[name][1](signals)
     return None if found is None else float(found)
+
+
+def amount(value: object) -> tuple[float, Unit]:
+    """Reads an option that a signal is compared with: `24`, `70%`, `800ms`; a plain number may be a time in seconds, or
+    a share. ValueError in words that follow the option's name."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return share(value), Unit.SHARE
+    found = duration_s(value)
+    plain = not isinstance(value, str) or value.strip().replace(".", "", 1).isdecimal()
+    return found, Unit.PLAIN if plain else Unit.SECONDS
+
+
+def check_amount(signal: str, found: tuple[float, Unit]) -> None:
+    """ValueError where the signal never is anything like it."""
+    (value, unit), counts = found, units().get(signal)
+    if counts in (Unit.ANY, unit) or (unit is Unit.PLAIN and counts is Unit.SECONDS):
+        return
+    if counts is Unit.SHARE and unit is Unit.PLAIN:
+        if value <= 1:
+            return
+        raise ValueError(f"{signal} is a share: write {value:g}%, not {value:g}")
+    assert counts is not None
+    raise ValueError(f"{signal} is {counts.value}, and is compared with {unit.value}")
 
 
 def known_signal(value: object) -> str:

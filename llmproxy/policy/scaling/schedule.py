@@ -72,7 +72,9 @@ class Schedule:
                 # Asked for by name: a general cap does not take it away.
                 floor, cap = replicas, None if cap is None else max(cap, replicas)
                 reasons.append(_words(prewarm))
-        return Wanted(floor, "; ".join(reasons), "schedule", cap) if reasons else None
+        if not reasons:
+            return None
+        return Wanted(floor, "; ".join(reasons), "schedule", cap, is_floor=entry is None)
 
     def _in_force(self, unix_s: float) -> Entry | None:
         """The last to come round; of two at the same moment the later in the list."""

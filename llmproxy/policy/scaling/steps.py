@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from llmproxy.policy.scaling.base import Signals, Wanted
-from llmproxy.policy.scaling.named import known_signal, value_of
-from llmproxy.policy.scaling.quantities import duration_s, share
+from llmproxy.policy.scaling.named import amount, check_amount, known_signal, value_of
+from llmproxy.policy.scaling.tokens import Unit
 
-Table = tuple[tuple[float, int], ...]
+Table = tuple[tuple[tuple[float, Unit], int], ...]
 
 
 def _table(value: object) -> Table:
@@ -23,22 +23,20 @@ def _table(value: object) -> Table:
     for replicas in value.values():
         if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
             raise ValueError(f"{replicas!r} must be a whole number of replicas")
-    rows = sorted((_bound(bound), replicas) for bound, replicas in value.items())
-    if len({bound for bound, _ in rows}) < len(rows):
+    rows = sorted(((amount(bound), replicas) for bound, replicas in value.items()), key=lambda row: row[0][0])
+    if len({bound for (bound, _), _ in rows}) < len(rows):
         raise ValueError("two rows begin at the same value")
     return tuple(rows)
-
-
-def _bound(value: object) -> float:
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return share(value)
-    return duration_s(value)
 
 
 @dataclass(frozen=True, slots=True)
 class StepsOptions:
     signal: str = field(metadata={"read": known_signal})
     table: Table = field(metadata={"read": _table})
+
+    def __post_init__(self) -> None:
+        for bound, _ in self.table:
+            check_amount(self.signal, bound)
 
 
 class Steps:
@@ -48,7 +46,7 @@ class Steps:
 
     def __init__(self, options: StepsOptions) -> None:
         self._signal = options.signal
-        self._bounds = [bound for bound, _ in options.table]
+        self._bounds = [bound for (bound, _), _ in options.table]
         self._replicas = [replicas for _, replicas in options.table]
 
     def want(self, signals: Signals, now: float) -> Wanted | None:

@@ -12,16 +12,16 @@ from math import ceil
 from typing import ClassVar, Final
 
 from llmproxy.policy.scaling.base import Signals, Wanted
-from llmproxy.policy.scaling.named import known_signal, value_of
+from llmproxy.policy.scaling.named import amount, check_amount, known_signal, value_of
 from llmproxy.policy.scaling.options import Share
-from llmproxy.policy.scaling.quantities import duration_s, share
+from llmproxy.policy.scaling.tokens import Unit
 
 _TOLERANCE: Final = Share(0.1)
 
 
-def _amount(value: object) -> float:
-    found = share(value) if isinstance(value, str) and value.strip().endswith("%") else duration_s(value)
-    if found <= 0:
+def _amount(value: object) -> tuple[float, Unit]:
+    found = amount(value)
+    if found[0] <= 0:
         raise ValueError(f"{value!r} must be more than 0")
     return found
 
@@ -29,8 +29,13 @@ def _amount(value: object) -> float:
 @dataclass(frozen=True, slots=True)
 class TargetOptions:
     signal: str = field(metadata={"read": known_signal})
-    value: float = field(metadata={"read": _amount})
+    value: tuple[float, Unit] = field(metadata={"read": _amount})
     tolerance: Share = _TOLERANCE
+
+    def __post_init__(self) -> None:
+        check_amount(self.signal, self.value)
+        if self.tolerance >= 1:
+            raise ValueError("tolerance must be less than 100%")
 
 
 class Target:
@@ -40,16 +45,17 @@ class Target:
 
     def __init__(self, options: TargetOptions) -> None:
         self._options = options
+        self._value = options.value[0]
 
     def want(self, signals: Signals, now: float) -> Wanted | None:
         options = self._options
         value = value_of(signals, options.signal)
         if value is None or not signals.ready:
             return None
-        needed = signals.ready * value / options.value
+        needed = signals.ready * value / self._value
         if abs(needed - signals.actual) <= options.tolerance * signals.actual:
-            near = f"{options.signal} is {value:.3g}, near {options.value:g}"
+            near = f"{options.signal} is {value:.3g}, near {self._value:g}"
             return Wanted(signals.actual, near, "target")
         # The sliver keeps 3.0000000001 from being rounded up to 4.
         wanted = ceil(needed - 1e-9)
-        return Wanted(wanted, f"{options.signal} is {value:.3g}, to be {options.value:g}", "target")
+        return Wanted(wanted, f"{options.signal} is {value:.3g}, to be {self._value:g}", "target")

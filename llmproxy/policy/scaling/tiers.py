@@ -97,7 +97,7 @@ class Tiers:
         missing = sum(max(need - there.get(tier.name, 0), 0) for tier, need in found)
         said = [f"{need} {tier.name}" for tier, need in found]
         replicas = max(sum(self._needed), signals.actual + missing if missing else 0)
-        return Wanted(replicas, f"{' and '.join(said)} for prompts that fit nothing smaller", "tiers")
+        return Wanted(replicas, f"{' and '.join(said)} for prompts that fit nothing smaller", "tiers", is_floor=True)
 
     def split(
         self,

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil, exp, sqrt
+from math import ceil, exp, isfinite, sqrt
 from pathlib import Path
 from random import Random
 from statistics import fmean, median, pstdev
 from typing import Final
 
 from llmproxy.sim.trace import Arrival
-from llmproxy.sim.traces.lines import Lines, TraceError
+from llmproxy.sim.traces.lines import Lines, TraceError, UnknownFormat
 from llmproxy.sim.traces.numbers import Columns, names_in, seconds
 from llmproxy.sim.traces.registry import read_trace
 
@@ -62,7 +62,10 @@ def read_rates(path: Path, pool: str | None = None) -> Rates:
         first = lines.peek(1)
         if first and {_START, _RATE} <= set(names_in(first[0])):
             return _by_window(path, lines)
-    return _by_request(path, pool)
+    try:
+        return _by_request(path, pool)
+    except UnknownFormat as error:
+        raise TraceError(f"{error}; nor CSV with {_START},{_RATE}") from None
 
 
 def arrivals(rates: Rates, mean: float, rng: Random) -> list[int]:
@@ -71,6 +74,8 @@ def arrivals(rates: Rates, mean: float, rng: Random) -> list[int]:
     whole = rates.mean
     if whole <= 0:
         raise TraceError(f"{rates.name}: no request in it")
+    if not isfinite(whole):
+        raise TraceError(f"{rates.name}: more requests than can be counted")
     counts: list[int] = []
     for window, end in rates.spans():
         rate = window.rate / whole * mean
@@ -102,9 +107,9 @@ def _by_window(path: Path, lines: Lines) -> Rates:
     def parse(line: str) -> Window:
         row = columns.row(line)
         start, rate = seconds(row[_START], _START), seconds(row[_RATE], _RATE)
-        if rate < 0:
-            raise ValueError(f"{_RATE}: {rate} is less than nothing")
         cv = seconds(row[cv_column], cv_column) if cv_column and row[cv_column].strip() else 1.0
+        if rate < 0 or cv < 0:
+            raise ValueError(f"{_RATE if rate < 0 else cv_column}: {min(rate, cv)} is less than nothing")
         return Window(start, rate, cv)
 
     windows = sorted(lines.parsed(parse), key=lambda window: window.start_s)

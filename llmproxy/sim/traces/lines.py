@@ -18,6 +18,10 @@ class TraceError(Exception):
     """The file cannot be replayed. The message names the file and, where there is one, the line."""
 
 
+class UnknownFormat(TraceError):
+    """It is in none of the formats that are known."""
+
+
 class LeftOut(Exception):
     """A good line that is no request to replay; the message is the reason."""
 

@@ -13,7 +13,7 @@ from llmproxy.sim.traces.access_log import AccessLogFormat
 from llmproxy.sim.traces.azure import AzureFormat
 from llmproxy.sim.traces.burstgpt import BurstGptFormat
 from llmproxy.sim.traces.columns import ColumnsFormat
-from llmproxy.sim.traces.lines import Lines, TraceError
+from llmproxy.sim.traces.lines import Lines, TraceError, UnknownFormat
 from llmproxy.sim.traces.mooncake import MooncakeFormat
 
 _LOOKED_AT: Final = 20
@@ -89,7 +89,7 @@ def _format_of(lines: Lines) -> TraceFormat:
             except ValueError:
                 continue
     known = "; ".join(format.name for format in FORMATS)
-    raise TraceError(f"{lines.path}:1: in no format known here (known: {known})")
+    raise UnknownFormat(f"{lines.path}:1: in no format known here (known: {known})")
 
 
 def _why_none(lines: Lines) -> str:

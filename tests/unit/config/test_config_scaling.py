@@ -82,3 +82,25 @@ def test_check_shows_how_a_pool_scales(tmp_path):
         assert shown in result.stdout
     path.write_text("pools: {a: {backends: ['http://a']}}\n")
     assert "Scaling" not in CliRunner().invoke(app, ["check", str(path)]).stdout
+
+
+@pytest.mark.parametrize(
+    ("lines", "warns"),
+    [
+        ("budget: {per_hour: 20, per_month: 5000, currency: EUR, alert_at: [50%, 80%, 100%]}", True),
+        ("budget: {price_per_hour: 1, per_hour: 20}", False),
+        ("budget: {per_hour: 20}\n      tiers_of_capacity: [{name: a, price_per_hour: 2}]", False),
+        ("budget: {per_hour: 20}\n      tiers_of_capacity: [{name: a, price_per_hour: 2}, {name: b}]", True),
+    ],
+)
+def test_a_budget_without_a_price_says_what_it_counts_with(lines, warns):
+    found = warnings_of(f"      max: 4\n      {lines}\n")
+    assert any("without price_per_hour each replica is taken to cost 1 " in one for one in found) == warns
+
+
+def test_one_query_needs_no_name():
+    text = f"{POOL}      prometheus: {{url: 'http://p', query: up, token: t}}\n      policies:\n        - "
+    one = parse(f"{text}rules: {{up: prometheus.query > 5}}\n", "f", env={}, check_policy=check_policy)
+    scaling = one.pools["a"].scaling
+    assert scaling is not None
+    assert {name: query.query for name, query in scaling.prometheus.items()} == {"query": "up"}

@@ -95,6 +95,20 @@ async def test_money_is_counted_on(tmp_path: Path) -> None:
     assert abs(second.guardrails.spent.month - 3 * 2.0 * 10 / 60) < 1e-9, "replicas cost while no proxy watched them"
 
 
+async def test_what_a_replica_sustains_is_known_after_a_restart(tmp_path: Path) -> None:
+    store = SqliteHistory(tmp_path / "history.db")
+    scene = Scene()
+    scene.parts.keeper = Keeper("main", store, lambda: BEGIN)
+    await scene.rounds(1)
+    scene.parts.meter.capacity.observe(Rates(8.0), 2, saturated=True, in_time=False, interval_s=5.0)
+    await scene.rounds(2, 60.0)
+
+    later = Scene()
+    later.parts.keeper = Keeper("main", store, lambda: BEGIN)
+    await later.rounds(1)
+    assert later.parts.meter.capacity.rates == Rates(4.0)
+
+
 async def test_pauses_hold_over_a_restart(tmp_path: Path) -> None:
     store = SqliteHistory(tmp_path / "history.db")
     pauses = {"*": "ops: fire"}

@@ -29,12 +29,27 @@ async def test_only_one_leads(redis: RedisClient) -> None:
     clock = ManualClock(100.0)
     first, second = (RedisLeadership("only-one", redis.evaluate, clock=clock) for _ in range(2))
     token = await first.acquire()
-    assert token == 1
+    assert token is not None
     assert await second.acquire() is None
     assert await first.acquire() == token, "kept, with the same token"
     assert first.is_held(token)
     await first.release()
-    assert await second.acquire() == 2
+    assert await second.acquire() == token + 1
+
+
+async def test_a_redis_that_forgot_everything_gives_a_higher_token(redis: RedisClient) -> None:
+    clock, wall = ManualClock(100.0), ManualClock(1.7e9)
+    one, other = (RedisLeadership("forgot", redis.evaluate, clock=clock, wall=wall) for _ in range(2))
+    tokens = []
+    for leader in (one, other, one):
+        tokens.append(await leader.acquire())
+        await leader.release()
+    await redis.evaluate("return redis.call('FLUSHALL')", [], [])
+    wall.advance(1.0)
+    newest = await other.acquire()
+    assert newest is not None
+    assert all(newest > token for token in tokens if token is not None)
+    assert await other.acquire() == newest, "and it is kept"
 
 
 async def test_a_leader_that_stops_renewing_knows_before_the_next_one_comes(redis: RedisClient) -> None:
@@ -57,8 +72,8 @@ async def test_a_leader_that_stops_renewing_knows_before_the_next_one_comes(redi
 
 async def test_another_pool_is_another_lock(redis: RedisClient) -> None:
     clock = ManualClock()
-    assert await RedisLeadership("a", redis.evaluate, clock=clock).acquire() == 1
-    assert await RedisLeadership("b", redis.evaluate, clock=clock).acquire() == 1
+    assert await RedisLeadership("a", redis.evaluate, clock=clock).acquire()
+    assert await RedisLeadership("b", redis.evaluate, clock=clock).acquire()
 
 
 async def test_giving_back_what_another_holds_does_nothing(redis: RedisClient) -> None:

@@ -387,6 +387,32 @@ async def test_an_event_is_a_floor_for_a_while() -> None:
     assert scene.lives == {"serving": 3}
 
 
+async def test_an_event_lets_nobody_go() -> None:
+    scene = Scene()
+    scene.wish.replicas = 3
+    await scene.rounds()
+    scene.wish.replicas = None
+    scene.parts.events.add(Event(1, scene.clock(), scene.clock() + 1000, "ops", "launch"))
+    await scene.rounds(8)
+    assert scene.lives == {"serving": 3}
+
+
+async def test_why_nothing_changes_is_shown_too() -> None:
+    scene = Scene(most=2)
+    scene.wish.replicas = 2
+    await scene.rounds()
+    shown = len(scene.parts.decisions.shown())
+    await scene.rounds(8)
+    assert len(scene.parts.decisions.shown()) - shown <= 1, "what repeats itself is not kept"
+    scene.wish.replicas = 5
+    await scene.rounds()
+    newest, *_ = scene.parts.decisions.shown()
+    assert (newest["replicas"], newest["limits"]) == (2, ["max 2"])
+    at = newest["at"]
+    await scene.rounds(3)
+    assert scene.parts.decisions.shown()[0]["at"] > at, "the latest is there, with its signals"
+
+
 async def test_trouble_leaves_everything_as_it_is() -> None:
     scene = Scene()
     scene.wish.replicas = 2

@@ -24,7 +24,7 @@ def test_one_number_is_read() -> None:
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (vector(), "0 series"),
+        (vector(), "no series: nothing matches it"),
         (vector("1", "2"), "2 series, not one: aggregate them"),
         (vector("NaN"), "nan"),
         (vector("+Inf"), "inf"),
@@ -90,7 +90,40 @@ async def test_one_that_fails_is_unknown_and_told_once(
         await until(lambda: len(prometheus.asked) > 3, "some questions")
         assert queries.answers(0.0) == []
         assert [one.getMessage() for one in caplog.records] == ["scaling query load: status 503"]
+        prometheus.status, prometheus.answer = 400, {"status": "error", "error": "parse error: unclosed ("}
+        await until(lambda: len(caplog.records) == 2, "another complaint")
+        assert caplog.records[1].getMessage() == "scaling query load: status 400: parse error: unclosed ("
+        prometheus.answer = vector("7")
         prometheus.status = 200
         await until(lambda: queries.answers(0.0) == [("load", 7.0)], "an answer")
+    finally:
+        await queries.stop()
+
+
+async def test_a_reload_changes_what_is_asked(prometheus: Prometheus) -> None:
+    """At once, though the next round is far away."""
+    queries = Queries({}, ManualClock())
+    queries.start()
+    try:
+        queries.change({"a": Query(prometheus.url, "one")})
+        await until(lambda: queries.answers(0.0) == [("a", 7.0)], "an answer")
+        prometheus.answer = vector("8")
+        queries.change({"a": Query(prometheus.url, "one"), "b": Query(prometheus.url, "two")})
+        assert queries.answers(0.0) == [("a", 7.0)], "what is asked as before keeps its answer"
+        await until(lambda: dict(queries.answers(0.0)).get("b") == 8.0, "an answer to the new one")
+        queries.change({"a": Query(prometheus.url, "three")})
+        assert queries.answers(0.0) == [], "that was an answer to something else"
+        await until(lambda: queries.answers(0.0) == [("a", 8.0)], "an answer to the other one")
+    finally:
+        await queries.stop()
+
+
+async def test_an_answer_that_is_too_long_is_none(prometheus: Prometheus, caplog: pytest.LogCaptureFixture) -> None:
+    prometheus.answer = {"data": {"resultType": "vector", "result": ["x" * 2**20]}}
+    queries = Queries({"load": Query(prometheus.url, "up")}, ManualClock())
+    queries.start()
+    try:
+        await until(lambda: bool(caplog.records), "a complaint")
+        assert caplog.records[0].getMessage().startswith("scaling query load: the answer is too long")
     finally:
         await queries.stop()

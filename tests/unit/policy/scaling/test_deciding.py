@@ -64,6 +64,33 @@ def test_down_to_the_highest_of_the_window_and_up_to_the_lowest():
     assert stabiliser.steady(1, 9, 301.0)[0] == 8
 
 
+def test_a_process_that_has_just_begun_lets_nobody_go_for_it():
+    fresh = decider(Says("demand", 1), behavior=Behavior())
+    assert fresh.decide(Signals(0.0, ready=6, starting=2), 0.0).replicas == 8, "it has seen a second of traffic"
+    assert fresh.decide(Signals(299.0, ready=8), 299.0).replicas == 8
+    assert fresh.decide(Signals(301.0, ready=8), 301.0).replicas == 1
+
+
+def test_an_empty_fleet_waits_for_no_window():
+    says = Says("demand", 0)
+    patient = decider(says, behavior=Behavior(Direction(window_s=60)))
+    patient.decide(Signals(0.0), 0.0)
+    says.replicas = 3
+    assert patient.decide(Signals(5.0), 5.0).replicas == 1
+    assert patient.decide(Signals(6.0, starting=1), 6.0).replicas == 1
+    assert patient.decide(Signals(66.0, ready=1), 66.0).replicas == 3
+
+
+def test_floors_alone_take_nothing_away():
+    floor, cap = Wanted(2, "launch", "event", is_floor=True), Wanted(0, "night", "schedule", 4)
+    assert combine([floor], 6).replicas == 6
+    assert "nobody says that fewer will do" in combine([floor], 6).reason
+    assert combine([floor], 1) == floor
+    assert combine([floor, Wanted(1, "quiet", "demand")], 6).replicas == 2
+    assert combine([floor, cap], 6).replicas == 2
+    assert combine([Wanted(2, "", "schedule", 4, is_floor=True)], 6).replicas == 4, "a cap is kept all the same"
+
+
 def test_no_more_than_a_step_in_a_period():
     stabiliser = Stabiliser(Behavior(Direction(max_step=2, period_s=60), Direction(max_step=1, period_s=120)))
     actual = 1
@@ -185,3 +212,35 @@ def test_what_a_replica_sustains_is_learned_where_it_shows():
     capacity.observe(Rates(20.0), 2, saturated=False, in_time=False, interval_s=5)
     assert capacity.rates.requests_per_s == pytest.approx(7)
     assert Capacity(Rates(3.0)).rates == Rates(3.0)
+
+
+def test_short_prompts_say_nothing_about_how_many_tokens_can_be_computed():
+    capacity = Capacity()
+    capacity.observe(Rates(4.0, 400.0, 200.0), 1, saturated=True, in_time=False, interval_s=10)
+    for _ in range(200):  # from now on the prefix cache holds nearly all of them
+        capacity.observe(Rates(4.0, 20.0, 200.0), 1, saturated=True, in_time=False, interval_s=10)
+    assert capacity.rates == Rates(4.0, 400.0, 200.0)
+    for _ in range(200):  # the engine has become slower, whatever was its limit
+        capacity.observe(Rates(2.0, 20.0, 90.0), 1, saturated=True, in_time=False, interval_s=10)
+    found = capacity.rates
+    assert (found.requests_per_s, found.prefill_tokens_per_s) == (
+        pytest.approx(2.0, rel=0.01),
+        pytest.approx(200, 0.01),
+    )
+    for _ in range(200):
+        capacity.observe(Rates(1.0, 600.0, 90.0), 1, saturated=True, in_time=False, interval_s=10)
+    assert capacity.rates.prefill_tokens_per_s == pytest.approx(600, rel=0.01)
+
+
+def test_what_was_learned_goes_on_after_a_restart():
+    capacity = Capacity(Rates(3.0, decode_tokens_per_s=50.0))
+    assert capacity.learned == Rates()
+    capacity.observe(Rates(8.0, 400.0), 2, saturated=True, in_time=False, interval_s=5)
+    assert capacity.learned == Rates(capacity.rates.requests_per_s, 200.0)
+    later = Capacity(Rates(requests_per_s=5.0))
+    later.resume(capacity.learned)
+    assert later.rates == Rates(5.0, 200.0), "what is configured counts"
+    later.believe(Rates(prefill_tokens_per_s=150.0))
+    assert (later.rates, later.learned) == (Rates(5.0, 150.0), Rates())
+    later.resume(Rates(-1.0, float("nan"), float("inf")))
+    assert later.rates == Rates(5.0, 150.0)

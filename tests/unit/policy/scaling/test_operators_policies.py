@@ -155,3 +155,37 @@ def test_mistakes_are_named(policy: Any, options: Any, words: str) -> None:
     with pytest.raises(OptionError) as caught:
         made(policy, options)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("signal", "amount", "complaint"),
+    [
+        ("gpu_utilization", 70, "gpu_utilization is a share: write 70%, not 70"),
+        ("gpu_utilization", "800ms", "a share, and is compared with a time"),
+        ("queue_depth", "5s", "a plain number, and is compared with a time"),
+        ("queue_depth", "70%", "a plain number, and is compared with a share"),
+        ("p95_latency", "70%", "a time, and is compared with a share"),
+        ("gpu_utilization", "70%", None),
+        ("gpu_utilization", 0.7, None),
+        ("p95_latency", "800ms", None),
+        ("p95_latency", 2, None),
+        ("in_flight_per_replica", "24", None),
+        ("prometheus.load", "5m", None),
+    ],
+)
+def test_what_a_signal_is_compared_with_is_like_it(signal: str, amount: Any, complaint: str | None) -> None:
+    for policy, options in (
+        (Target, {"signal": signal, "value": amount}),
+        (Steps, {"signal": signal, "table": {0: 1, amount: 2}}),
+    ):
+        if complaint is None:
+            made(policy, options)
+            continue
+        with pytest.raises(OptionError) as caught:
+            made(policy, options)
+        assert complaint in str(caught.value)
+
+
+def test_a_tolerance_of_all_there_is_is_a_mistake() -> None:
+    with pytest.raises(OptionError, match="less than 100%"):
+        made(Target, {"signal": "in_flight_per_replica", "value": 24, "tolerance": 10})
