@@ -21,10 +21,10 @@ TOLERANCE_S = 300
 
 def is_genuine(secret: str, timestamp: str, signature: str, body: bytes) -> bool:
     """Whether somebody who knows the secret sent this, and lately."""
-    if not timestamp.isdigit() or abs(time.time() - int(timestamp)) > TOLERANCE_S:
+    if not (timestamp.isascii() and timestamp.isdigit()) or abs(time.time() - int(timestamp)) > TOLERANCE_S:
         return False
     digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(signature, f"v1={digest}")
+    return hmac.compare_digest(signature.encode(), f"v1={digest}".encode())
 
 
 class Cluster:
@@ -37,15 +37,19 @@ class Cluster:
     def scale(self, pool: str, tiers: dict[str, int], leaving: list[str]) -> None:
         """Those in `leaving` go in any case: drained, or given up. Then have so many instances of each tier of
         capacity; a pool without tiers has one without a name."""
-        staying = [one for one in self.instances if one["id"] not in leaving]
-        self.instances = []
+        staying = [one for one in self.instances_of(pool) if one["id"] not in leaving]
+        self.instances = [one for one in self.instances if one["pool"] != pool]
         for tier, replicas in tiers.items():
             kept = [one for one in staying if one["tier"] == tier][:replicas]
             self.instances += [*kept, *(self._make(pool, tier) for _ in range(replicas - len(kept)))]
 
+    def instances_of(self, pool: str) -> list[dict[str, Any]]:
+        """Those of one pool: several pools may have this receiver."""
+        return [one for one in self.instances if one["pool"] == pool]
+
     def _make(self, pool: str, tier: str) -> dict[str, Any]:
         self._made += 1
-        return {"id": f"{pool}-{self._made}", "url": f"http://10.0.0.{self._made}:8000", "tier": tier}
+        return {"id": f"{pool}-{self._made}", "url": f"http://10.0.0.{self._made}:8000", "tier": tier, "pool": pool}
 
 
 class Receiver:
@@ -55,7 +59,7 @@ class Receiver:
         self._secret = secret
         self._cluster = cluster
         self._lock = Lock()
-        self._fence = 0
+        self._fences: dict[str, int] = {}
         self._seen: dict[str, None] = {}
 
     def receive(self, headers: Any, body: bytes) -> tuple[int, dict[str, Any]]:
@@ -64,20 +68,22 @@ class Receiver:
         if not is_genuine(self._secret, timestamp, signature, body):
             return 401, {"error": "the signature is wrong, or too old"}
         message = json.loads(body)
+        pool = message["pool"]
         with self._lock:
             if message["action"] == "scale":
-                if message["fence"] < self._fence:
+                # Each pool has a leader of its own.
+                if message["fence"] < self._fences.get(pool, 0):
                     return 409, {"error": "a newer leader has spoken"}
-                self._fence = message["fence"]
+                self._fences[pool] = message["fence"]
                 # A message that is sent again, because its answer was lost, must not count again.
                 if message["id"] not in self._seen:
                     tiers = message.get("tiers", {"": message["replicas"]})
-                    self._cluster.scale(message["pool"], tiers, message["leaving"])
+                    self._cluster.scale(pool, tiers, message["leaving"])
                     # Only now: what failed is to be tried when it comes again.
                     self._seen[message["id"]] = None
                 while len(self._seen) > 1000:
                     del self._seen[next(iter(self._seen))]
-            return 200, {"replicas": self._cluster.instances}
+            return 200, {"replicas": self._cluster.instances_of(pool)}
 
 
 def serve(receiver: Receiver, port: int) -> ThreadingHTTPServer:

@@ -1,5 +1,6 @@
 """Builds the autoscaler from the configuration: which classes stand behind a pool's `scaling`."""
 
+import asyncio
 import logging
 import random
 import secrets
@@ -99,6 +100,9 @@ class Autoscaling:
         """What this proxy calls itself where others listen."""
         self.hot: dict[str, HotPrompts] = {}
         """Of pools whose replicas are warmed with what traffic teaches, by name."""
+        self._ends = asyncio.Event()
+        self._retiring: set[asyncio.Task[None]] = set()
+        """Loops of pools that are scaled no more, while requests are under way there."""
         self._built_from: dict[str, ScalingConfig] = {}
         self._in_force: dict[str, ScalingConfig] = {}
 
@@ -113,7 +117,8 @@ class Autoscaling:
         if not self._running:
             return
         self._running = False
-        await self.all.stop()
+        self._ends.set()
+        await asyncio.gather(self.all.stop(), *self._retiring)
         for redis in self._redis.values():
             await redis.aclose()
         await self._client.__aexit__(None, None, None)
@@ -124,9 +129,13 @@ class Autoscaling:
             return
         scalers = self.all.scalers
         for name in [name for name in scalers if name not in pools or config.pools[name].scaling is None]:
-            await scalers.pop(name).stop()
+            scaler = scalers.pop(name)
+            await scaler.halt()
             self.hot.pop(name, None)
             self._registrar.announce(name, SOURCE, ())
+            task = asyncio.create_task(scaler.retire(self._ends), name=f"retire {name}")
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
             if name in pools:
                 pools[name].elastic = False
         for name, pool in pools.items():
@@ -231,21 +240,22 @@ class Autoscaling:
     def _change(self, scaler: PoolScaler, before: ScalingConfig, settings: ScalingConfig) -> None:
         """New settings for a loop that runs. What did not change keeps what it knows."""
         parts, old = scaler.parts, scaler.parts.decider
-        new = decider_of(settings, parts.events)
+        # Its tiers, and what this machine has room for, are those it was built from: the engines that run are of those.
+        built = self._built_from[parts.pool.name]
+        kept = settings.model_copy(update={"actuator": built.actuator, "tiers_of_capacity": built.tiers_of_capacity})
+        new = decider_of(kept, parts.events)
         policies = old.policies if settings.policies == before.policies else new.policies
         stabiliser = old.stabiliser if settings.behavior == before.behavior else new.stabiliser
         carry_over(old.guardrails, new.guardrails)
         parts.keeper.take(old)
-        # Its tiers are those it was built from: the engines that run are of those.
         parts.decider = Decider(policies, stabiliser, new.guardrails, old.tiers)
-        kept = settings.model_copy(update={"tiers_of_capacity": self._built_from[parts.pool.name].tiers_of_capacity})
         parts.lives.terms = terms_of(kept)
         parts.times.configured_s, parts.times.at_least_s = settings.cold_start, settings.start_timeout
         parts.meter.slo_ttft_s = settings.objective.ttft
         if settings.capacity != before.capacity:
             parts.meter.capacity.believe(_configured(settings))
         parts.queries.change(_queries(settings))
-        parts.most, parts.most_per_hour = most_of(kept), most_per_hour(settings)
+        parts.most, parts.most_per_hour = most_of(kept), most_per_hour(kept)
         scaler.pace = pace_of(settings)
         scaler.hurry()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmproxy.config.capacity_tiers import CapacityTierConfig
-from llmproxy.config.scaling import ActuatorConfig, ScalingConfig, port_range
+from llmproxy.config.scaling import ActuatorConfig, ScalingConfig, places, port_range
 from llmproxy.control.actuators.base import Actuator
 from llmproxy.control.actuators.dry_run import DryRun
 from llmproxy.control.actuators.engine_kinds import EngineKind, ProcessOptions
@@ -35,7 +35,8 @@ _DOWN_WINDOW_S = 300.0
 def decider_of(settings: ScalingConfig, events: Events) -> Decider:
     named = [(one.name, one.options) for one in settings.policies] or [("demand", None), ("forecast", None)]
     policies: list[ScalingPolicy] = [build(name, options) for name, options in named]
-    limits = Limits(settings.min, settings.max, settings.changes_per_hour, budget_of(settings))
+    most = _max(settings)
+    limits = Limits(min(settings.min, most), most, settings.changes_per_hour, budget_of(settings))
     up, down = settings.behavior.up, settings.behavior.down
     behavior = Behavior(
         Direction(up.window or 0.0, up.max_step, up.period),
@@ -54,8 +55,13 @@ def _tiers(settings: ScalingConfig) -> list[Tier]:
 
 def _most_of_tier(settings: ScalingConfig, tier: CapacityTierConfig) -> int | None:
     """Engines on this machine are no more than the tier's own sets of GPUs: asking for more only fails."""
-    sets = len(tier.gpus) if settings.actuator.kind == "process" else 0
+    sets = len(tier.gpus or settings.actuator.gpus) if settings.actuator.kind == "process" else 0
     return min(tier.max or sets, sets) if sets else tier.max
+
+
+def _max(settings: ScalingConfig) -> int:
+    """The same for all of them together, and by the range of ports."""
+    return min(settings.max, places(settings) or settings.max)
 
 
 def _price(settings: ScalingConfig, tier: CapacityTierConfig | None) -> float:
@@ -87,10 +93,10 @@ def most_of(settings: ScalingConfig) -> int:
     """Instances, whatever they are for: those of the warm pool cost as much as those that serve."""
     budget = settings.budget
     if budget is None or budget.per_hour is None:
-        return settings.max
+        return _max(settings)
     # The sliver lets 4 replicas at 2.5 be had for 10 in spite of rounding.
     cheapest = _cheapest(settings)
-    return min(settings.max, int(budget.per_hour / cheapest + 1e-9)) if cheapest else settings.max
+    return min(_max(settings), int(budget.per_hour / cheapest + 1e-9)) if cheapest else _max(settings)
 
 
 def most_per_hour(settings: ScalingConfig) -> float:

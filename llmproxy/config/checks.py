@@ -16,7 +16,7 @@ from llmproxy.config.messages import did_you_mean
 from llmproxy.config.model import AdminConfig, Config, PolicyConfig, PoolConfig, ServerConfig
 from llmproxy.config.problem import Path
 from llmproxy.config.quota import BudgetsConfig, built_in_tiers
-from llmproxy.config.scaling import ScalingConfig, ScalingPolicyConfig
+from llmproxy.config.scaling import ScalingConfig, ScalingPolicyConfig, places
 
 Finding = tuple[Path, str]
 PolicyCheck = Callable[[PolicyConfig | ScalingPolicyConfig], Iterable[tuple[str, str]]]
@@ -173,6 +173,9 @@ def _scaling_advice(path: Path, pool: PoolConfig, scaling: ScalingConfig) -> Ite
         yield (*path, "queue", "wait"), "shorter than cold_start: who comes when there is no replica is turned away"
     if scaling.warm_pool.size >= scaling.max:
         yield (*path, "scaling", "warm_pool", "size"), "max counts the warm pool too: none is left to serve"
+    found = places(scaling)
+    if found is not None and found < scaling.max:
+        yield (*path, "scaling", "max"), f"more than the {found} engines there are GPUs or ports for: they are the most"
     budget = scaling.budget
     tiers = scaling.tiers_of_capacity
     without_price = not tiers or any(tier.price_per_hour is None for tier in tiers)

@@ -221,6 +221,21 @@ def port_range(text: str) -> tuple[int, int]:
     return first, last
 
 
+def places(scaling: ScalingConfig) -> int | None:
+    """How many engines this machine has GPUs and ports for, as configured; None: nothing bounds them."""
+    actuator = scaling.actuator
+    if actuator.kind != "process":
+        return None
+    bounds = []
+    sets = [tier.gpus or actuator.gpus for tier in scaling.tiers_of_capacity] or [actuator.gpus]
+    if all(sets):
+        bounds.append(len({gpus for one in sets for gpus in one}))
+    if actuator.ports:
+        first, last = port_range(actuator.ports)
+        bounds.append(last - first + 1)
+    return min(bounds, default=None)
+
+
 def _http_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -53,6 +53,9 @@ class Machines:
         self._urls = list(urls)
         self._made = 0
 
+    def instances_of(self, pool: str) -> list[dict[str, Any]]:
+        return self.instances
+
     def scale(self, pool: str, tiers: dict[str, int], leaving: list[str]) -> None:
         [replicas] = tiers.values()
         self.instances = [one for one in self.instances if one["id"] not in leaving][:replicas]

@@ -29,6 +29,9 @@ class Market:
         self._urls = urls
         self._made = 0
 
+    def instances_of(self, pool: str) -> list[dict[str, Any]]:
+        return self.instances
+
     def scale(self, pool: str, tiers: dict[str, int], leaving: list[str]) -> None:
         self.instances = [one for one in self.instances if one["id"] not in leaving]
         for tier, wanted in tiers.items():

@@ -124,3 +124,23 @@ def test_where_thehistory_of_is_kept(tmp_path: Path) -> None:
     redis = "redis://127.0.0.1:1/0"
     assert isinstance(history_of("main", scaling(actuator=actuator, redis=redis)), RedisHistory)
     assert isinstance(history_of("main", scaling(redis=redis, history=str(tmp_path / "named.db"))), SqliteHistory)
+
+
+def test_no_more_engines_are_asked_for_than_there_are_gpus_and_ports_for() -> None:
+    def most(*tiers: dict[str, Any], **actuator: Any) -> int:
+        settings = scaling(
+            min=5,
+            actuator={"kind": "process", "command": "x {port}"} | actuator,
+            tiers_of_capacity=[{"name": f"t{number}"} | tier for number, tier in enumerate(tiers)],
+        )
+        guardrails, found = decider_of(settings, Events(ManualClock())).guardrails, most_of(settings)
+        assert guardrails.rule(20, Signals(now=0.0, ready=0, starting=0), 0.0).replicas == found
+        return found
+
+    assert most(gpus=["0", "1"]) == 2
+    assert most(gpus=["0", "1"], ports="8101-8101") == 1
+    assert most(ports="8101-8103") == 3
+    assert most({"gpus": ["0", "1"]}, {"gpus": ["2,3"]}) == 3
+    assert most({"gpus": ["0", "1"]}, {}) == 10
+    assert most({}, {"gpus": ["2,3"]}, gpus=["0"]) == 2
+    assert most_of(scaling(actuator={"kind": "webhook", "url": "http://a", "secret": "s", "gpus": ["0"]})) == 10

@@ -59,13 +59,29 @@ class ProcessOptions:
 
 
 def free_gpus(kind: EngineKind, taken: Collection[str]) -> tuple[str, ...]:
-    """One of its sets that nobody has; none where it has no sets. Raises `ActuatorError` when all are taken."""
+    """One of its sets of which nobody has any; none where it has no sets. Raises `ActuatorError` when all are taken."""
     if not kind.gpus:
         return ()
+    in_use = {device for gpus in taken for device in _devices(gpus)}
     for gpus in kind.gpus:
-        if gpus not in taken:
+        if in_use.isdisjoint(_devices(gpus)):
             return (gpus,)
     raise ActuatorError(f"all {len(kind.gpus)} sets of GPUs are in use")
+
+
+def _devices(gpus: str) -> list[str]:
+    """Sets of several tiers may have devices in common."""
+    return [device.strip() for device in gpus.split(",")]
+
+
+def is_full(options: ProcessOptions, kind: EngineKind, gpus: Collection[str], ports: Collection[int]) -> bool:
+    """Whether engines of ours have all there is of `gpus` or of `ports`."""
+    try:
+        free_gpus(kind, gpus)
+    except ActuatorError:
+        return True
+    first, last = options.ports or (0, -1)
+    return first <= last and set(range(first, last + 1)) <= set(ports)
 
 
 def free_port(options: ProcessOptions, taken: Collection[int]) -> int:

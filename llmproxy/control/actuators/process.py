@@ -26,7 +26,7 @@ from typing import Final
 
 from llmproxy.control.actuators import processes
 from llmproxy.control.actuators.base import ActuatorError, Instance, TiersFailed
-from llmproxy.control.actuators.engine_kinds import EngineKind, ProcessOptions, free_gpus, free_port
+from llmproxy.control.actuators.engine_kinds import EngineKind, ProcessOptions, free_gpus, free_port, is_full
 from llmproxy.control.actuators.logs import Logs, last_words, trim_log
 from llmproxy.control.actuators.records import Record, Records
 
@@ -72,7 +72,7 @@ class ProcessActuator:
             try:
                 for record in await asyncio.to_thread(self._records.read):
                     await self._adopt(record)
-                self._save()
+                self._tidy()
             except BaseException:
                 self._records.unlock()
                 raise
@@ -85,7 +85,7 @@ class ProcessActuator:
         await asyncio.gather(*map(_has_begun, list(self._engines.values())))
         if self._options.on_exit_stop:
             for engine in self._engines.values():
-                self._begin_stop(engine, "the proxy ends")
+                self._begin_stop(engine, "its pool, or the proxy, ends")
             await asyncio.gather(*(engine.stopping for engine in self._engines.values() if engine.stopping is not None))
         else:
             for engine in self._engines.values():
@@ -96,13 +96,14 @@ class ProcessActuator:
                     engine.child.returncode = engine.child.returncode or 0
             kept = [engine.record.id for engine in self._engines.values()]
             if kept:
-                _log.info("pool %s: %s go on running; the next proxy takes them over", self._pool, ", ".join(kept))
+                text = "pool %s: %s go on running; whoever scales this pool next takes them over"
+                _log.info(text, self._pool, ", ".join(kept))
         self._engines.clear()
         self._records.unlock()
 
     async def replicas(self) -> Sequence[Instance]:
         await self.start()
-        await asyncio.to_thread(self._tend)
+        await self._tend()
         now = self._wall()
         for engine in self._engines.values():
             engine.listed = True
@@ -121,7 +122,7 @@ class ProcessActuator:
         self, count: int, *, leaving: Sequence[str] = (), fence: int = 0, tiers: Mapping[str, int] | None = None
     ) -> None:
         await self.start()
-        await asyncio.to_thread(self._tend)
+        await self._tend()
         for id in leaving:
             if id in self._engines:
                 self._begin_stop(self._engines[id], "drained, or given up")
@@ -147,14 +148,14 @@ class ProcessActuator:
         for engine in youngest[: max(len(running) - count, 0)]:
             self._begin_stop(engine, "no longer wanted")
         for _ in range(count - len(running)):
-            if not self._gpus_come_free(kind):
+            if not self._room_comes_free(kind):
                 await self._start_one(tier, kind)
 
     # -- starting --------------------------------------------------------------------------------------------------
 
     async def _start_one(self, tier: str, kind: EngineKind) -> None:
         gpus = free_gpus(kind, self._taken_gpus)
-        port = free_port(self._options, {engine.record.port for engine in self._engines.values()})
+        port = free_port(self._options, self._taken_ports)
         id = f"{self._pool}-{secrets.token_hex(3)}"
         mark, digest = secrets.token_hex(16), self._options.digest(kind)
         engine = self._engines[id] = _Engine(Record(id, mark, port, gpus, digest, self._wall(), tier=tier))
@@ -170,11 +171,11 @@ class ProcessActuator:
             engine.child = await asyncio.to_thread(self._spawn, record, kind)
         except (OSError, ActuatorError) as error:
             self._engines.pop(id, None)
-            self._save()
+            self._tidy()
             why = error.strerror if isinstance(error, OSError) else error
             raise ActuatorError(f"{shlex.split(kind.command)[0]} cannot be started: {why}") from None
         engine.record = replace(record, pid=engine.child.pid, ticks=processes.started_ticks(engine.child.pid) or 0)
-        self._save()
+        self._tidy()
         where = f" on GPU {record.gpus[0]}" if record.gpus else ""
         _log.info("pool %s: started %s (process %d) at port %d%s", self._pool, id, engine.child.pid, record.port, where)
 
@@ -193,14 +194,19 @@ class ProcessActuator:
                 start_new_session=True,
             )
 
-    def _gpus_come_free(self, kind: EngineKind) -> bool:
-        """Whether none is free, but will be when those that are stopping have ended: then it will be asked again."""
+    def _room_comes_free(self, kind: EngineKind) -> bool:
+        """Whether no GPU or no port is free, but will be when those that are stopping have ended: then it will be asked
+        again."""
         stopping = any(engine.stopping is not None for engine in self._engines.values())
-        return bool(kind.gpus) and stopping and set(kind.gpus) <= self._taken_gpus
+        return stopping and is_full(self._options, kind, self._taken_gpus, self._taken_ports)
 
     @property
     def _taken_gpus(self) -> set[str]:
         return {gpus for engine in self._engines.values() for gpus in engine.record.gpus}
+
+    @property
+    def _taken_ports(self) -> set[int]:
+        return {engine.record.port for engine in self._engines.values()}
 
     # -- those that run --------------------------------------------------------------------------------------------
 
@@ -218,12 +224,20 @@ class ProcessActuator:
         else:
             _log.info("pool %s: took over %s (process %d)", self._pool, record.id, record.pid)
 
-    def _tend(self) -> None:
+    async def _tend(self) -> None:
         """Notice who has ended, and keep the logs short."""
-        known = [engine for engine in self._engines.values() if engine.stopping is None and engine.listed]
+        engines = list(self._engines.values())
+        ended = await asyncio.to_thread(self._look_after, engines)
+        for engine in ended:
+            self._engines.pop(engine.record.id, None)
+        if ended:
+            self._tidy()
+
+    def _look_after(self, engines: Sequence[_Engine]) -> list[_Engine]:
+        """Who of them has ended. In a thread: who there is, and the file that says so, are the loop's alone."""
+        known = [engine for engine in engines if engine.stopping is None and engine.listed]
         ended = [engine for engine in known if not self._lives(engine)]
         for engine in ended:
-            del self._engines[engine.record.id]
             record = engine.record
             # What it started itself must not keep the GPU.
             processes.signal_group(record.pid, signal.SIGKILL)
@@ -241,10 +255,9 @@ class ProcessActuator:
                 status,
                 words or "nothing",
             )
-        if ended:
-            self._save()
-        for engine in self._engines.values():
+        for engine in engines:
             trim_log(self._logs.of(engine.record.id), self._options.log_max_bytes)
+        return ended
 
     def _lives(self, engine: _Engine) -> bool:
         if engine.child is not None and engine.child.poll() is not None:
@@ -272,7 +285,7 @@ class ProcessActuator:
         if not await self._ended_within(engine, _GONE_WITHIN_S):
             _log.error("pool %s: %s (process %d) cannot be killed", self._pool, engine.record.id, group)
         self._engines.pop(engine.record.id, None)
-        self._save()
+        self._tidy()
 
     async def _ended_within(self, engine: _Engine, timeout_s: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -291,6 +304,14 @@ class ProcessActuator:
 
     def _save(self) -> None:
         self._records.write(engine.record for engine in self._engines.values())
+
+    def _tidy(self) -> None:
+        """Save what nothing depends on: the next proxy sees for itself who of those in the file has ended, and finds by
+        its mark whose number is missing."""
+        try:
+            self._save()
+        except ActuatorError as error:
+            _log.warning("pool %s: %s", self._pool, error)
 
 
 async def _has_begun(engine: _Engine) -> None:

@@ -27,7 +27,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
+from pydantic import ValidationError
 
+from llmproxy.config.backend import BackendConfig
 from llmproxy.control.actuators import signing
 from llmproxy.control.actuators.base import ActuatorError, Instance, TiersFailed
 
@@ -37,7 +39,7 @@ _PAUSE_S: Final = 0.5
 _ANSWER_MAX_BYTES: Final = 1024**2
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TIER_MAX_CHARS: Final = 100
-_URL: Final = re.compile(r"https?://[!-~]+")
+_AGE_MAX_S: Final = 1e10
 
 _log = logging.getLogger("llmproxy.control.actuators")
 
@@ -125,10 +127,15 @@ class WebhookActuator:
     async def _post(self, message: dict[str, Any]) -> tuple[int, bytes]:
         assert self._session is not None
         now = self._wall()
-        body = json.dumps({**message, "sent_at": now}).encode()
-        headers = signing.headers(self._options.secret, body, now) | {"Content-Type": "application/json"}
-        async with self._session.post(self._options.url, data=body, headers=headers, allow_redirects=False) as answer:
-            return answer.status, await answer.content.read(_ANSWER_MAX_BYTES)
+        told = json.dumps({**message, "sent_at": now}).encode()
+        headers = signing.headers(self._options.secret, told, now) | {"Content-Type": "application/json"}
+        async with self._session.post(self._options.url, data=told, headers=headers, allow_redirects=False) as answer:
+            body = bytearray()
+            async for piece in answer.content.iter_any():
+                body += piece
+                if len(body) > _ANSWER_MAX_BYTES:
+                    raise ActuatorError("the answer is too long")
+            return answer.status, bytes(body)
 
 
 def _read(body: bytes) -> Any:
@@ -152,14 +159,25 @@ def _instances(answer: Any) -> list[Instance]:
 def _instance(row: Any) -> Instance:
     fields = row if isinstance(row, dict) else {}
     id, url = fields.get("id"), fields.get("url", "")
-    age_s = fields.get("age_s", 0.0)
+    age_s: Any = fields.get("age_s", 0.0)
     if not isinstance(id, str) or not _ID.fullmatch(id):
         raise ActuatorError(f"the answer has a replica with the id {str(id)[:80]!r}")
-    if not isinstance(url, str) or (url and not _URL.fullmatch(url)) or len(url) > 500:
+    if not isinstance(url, str) or len(url) > 500:
         raise ActuatorError(f"replica {id} has an unusable url")
-    if not isinstance(age_s, (int, float)) or isinstance(age_s, bool):
+    if url:
+        _check_url(id, url)
+    if not isinstance(age_s, (int, float)) or isinstance(age_s, bool) or not abs(age_s) <= _AGE_MAX_S:
         raise ActuatorError(f"replica {id} has an unusable age_s")
     tier = fields.get("tier", "")
     if not isinstance(tier, str) or len(tier) > _TIER_MAX_CHARS:
         raise ActuatorError(f"replica {id} has an unusable tier")
     return Instance(id, url.rstrip("/"), fields.get("stopping") is True, float(age_s), tier)
+
+
+def _check_url(id: str, url: str) -> None:
+    """Whether a backend may have it: found out here, where whose answer it is can be said."""
+    try:
+        BackendConfig(url=url)
+    except ValidationError as error:
+        what = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise ActuatorError(f"replica {id} has an unusable url: {what}") from None

@@ -36,7 +36,8 @@ class Acting:
         """The last numbers the actuator took, and when."""
         self._missing_since: dict[str, float] = {}
         self._told_of: tuple[Mapping[str, int], tuple[str, ...]] | None = None
-        self._trouble = ""
+        self._trouble: dict[str, str] = {}
+        """What was said last of each of its calls, while it fails."""
 
     def begin_anew(self, tiers: Collection[str] | None = None) -> None:
         """Whatever was asked for, what is there is where we begin. `tiers`: those that have changed; None: all."""
@@ -81,6 +82,7 @@ class Acting:
             elif now - self._missing_since.setdefault(tier, now) > MISSING_AFTER_S:
                 self._missing_since[tier] = now
                 _log.warning("pool %s: of tier %s, none comes", parts.pool.name, tier)
+                parts.lives.not_started()
                 parts.backoff.failed(now, tier, of_start=True)
 
     async def _scale(self, plan: Plan, token: int | None) -> bool:
@@ -96,13 +98,18 @@ class Acting:
         except TiersFailed as error:
             for tier in error.tiers:
                 if tier in plan.tiers:
+                    parts.lives.not_started()
                     parts.backoff.failed(self._clock(), tier, of_start=True)
-            self.troubled(f"{', '.join(error.tiers)} cannot be had: {error}")
+            self.troubled(f"{', '.join(error.tiers)} cannot be had: {error}", "scale")
         except (ActuatorError, TimeoutError) as error:
+            if plan.missing:
+                parts.lives.not_started()
             parts.backoff.failed(self._clock())
-            self.troubled(f"it cannot be brought to {plan.count} replicas: {error or 'no answer'}")
+            self.troubled(f"it cannot be brought to {plan.count} replicas: {error or 'no answer'}", "scale")
             parts.lives.begin_starts()
             return False
+        else:
+            self.answers("scale")
         self._asked = plan.tiers, self._clock()
         for replica in leaving:
             parts.lives.leave(replica)
@@ -124,14 +131,14 @@ class Acting:
 
     # -- what is wrong ---------------------------------------------------------------------------------------------
 
-    def troubled(self, what: str) -> None:
+    def troubled(self, what: str, call: str) -> None:
         """Say it once."""
-        if what != self._trouble:
-            self._trouble = what
+        if what != self._trouble.get(call):
+            self._trouble[call] = what
             _log.error("pool %s: %s; what runs goes on", self._parts.pool.name, what)
 
-    def answers(self) -> None:
-        """The actuator does."""
-        if self._trouble:
-            _log.info("pool %s: the actuator answers again", self._parts.pool.name)
-            self._trouble = ""
+    def answers(self, call: str) -> None:
+        """It does, to this one of its calls: who says who is there may be unable to start any."""
+        if self._trouble.pop(call, ""):
+            what = "says who is there" if call == "replicas" else "does as it is asked"
+            _log.info("pool %s: the actuator %s again", self._parts.pool.name, what)

@@ -3,8 +3,9 @@
 The lock is a key with a time to live. Taking it draws a number that only grows, the fencing token; keeping it is only
 possible for who holds it. A leader that cannot renew in time stops being one by its own clock, before the key can run
 out for the others. Should it act all the same (it was stopped in the middle of a call), its token is lower than the
-next leader's, and an actuator that remembers the highest refuses it. The first token is the time in milliseconds: a
-Redis that has forgotten everything still gives a higher one than any before, which would be refused otherwise.
+next leader's, and an actuator that remembers the highest refuses it. It would refuse everyone if a Redis that has
+forgotten everything began at 1 again: the first token is the time in milliseconds, and higher than any that the proxy
+which draws it has heard of.
 
 Without Redis nobody leads: what runs goes on, and nothing is added or removed.
 """
@@ -24,17 +25,19 @@ _SAFE: Final = 0.6
 _TAKE: Final = """
 local held = redis.call('GET', KEYS[1])
 if held then
-  if string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+  if string.sub(held, 1, #ARGV[1]) ~= ARGV[1] then return -tonumber(string.match(held, '%d+$')) end
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return tonumber(string.sub(held, #ARGV[1] + 2))
 end
 local fence = redis.call('INCR', KEYS[2])
-if fence == 1 then
-  fence = ARGV[3]
+local least = tonumber(ARGV[3]) + 1
+if fence == 1 then least = math.max(least, tonumber(ARGV[4])) end
+if fence < least then
+  fence = least
   redis.call('SET', KEYS[2], fence)
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. fence, 'PX', ARGV[2])
-return tonumber(fence)
+return fence
 """
 _GIVE_BACK: Final = """
 local held = redis.call('GET', KEYS[1])
@@ -93,15 +96,19 @@ class RedisLeadership:
         self._keys = [f"{base}:leader", f"{base}:fence"]
         self._me = secrets.token_hex(16)
         self._token: int | None = None
+        self._highest = 0
+        """Of all tokens that this proxy knows of: a Redis that comes back empty does not begin from nothing."""
         self._until = 0.0
         self._failing = False
 
     async def acquire(self) -> int | None:
         asked_at = self._clock()
         try:
-            arguments = [self._me, str(int(self._ttl_s * 1000)), str(max(int(self._wall() * 1000), 1))]
-            found = await self._evaluate(_TAKE, self._keys, arguments)
-            token = int(found) or None
+            ttl_ms, wall_ms = str(int(self._ttl_s * 1000)), str(int(self._wall() * 1000))
+            found = int(await self._evaluate(_TAKE, self._keys, [self._me, ttl_ms, str(self._highest), wall_ms]))
+            # Below 0: another's.
+            token = found if found > 0 else None
+            self._highest = max(self._highest, abs(found))
         except Exception as error:
             if not self._failing:
                 self._failing = True

@@ -200,6 +200,10 @@ class Lives:
         draining, drain_s = self._fleet.at(Stage.DRAINING), self.terms.drain_s
         return [*over, *(one for one in draining if has_drained(one, drain_s, self._have_left, now))]
 
+    def not_started(self) -> None:
+        """One that was to be started was not even begun."""
+        self.starts["failed"] += 1
+
     def drain(self, replica: Replica) -> None:
         """No new work."""
         now = self._clock()

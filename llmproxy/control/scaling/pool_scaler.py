@@ -22,6 +22,7 @@ from llmproxy.control.tasks import end_tasks
 from llmproxy.core.backend import Status
 from llmproxy.core.clock import Clock
 from llmproxy.policy.scaling.base import TierState
+from llmproxy.policy.scaling.stabiliser import Stabiliser
 from llmproxy.policy.scaling.tiers import with_tiers
 
 SAMPLE_EVERY_S: Final = 1.0
@@ -54,6 +55,7 @@ class PoolScaler:
         self._wall = wall
         self._paused = paused
         self._acting = Acting(parts, clock, on_act)
+        self._begun_with: Stabiliser | None = None
         self._task: asyncio.Task[None] | None = None
         self._due = dict.fromkeys(("begin", "lease", "poll", "sample", "decide"), -math.inf)
         self._due["keep"] = clock() + KEEP_EVERY_S
@@ -63,14 +65,29 @@ class PoolScaler:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"scale {self.parts.pool.name}")
 
-    async def stop(self) -> None:
-        """No more changes. What runs goes on, unless the actuator ends it."""
+    async def halt(self) -> None:
+        """No more changes, and nobody who comes begins to serve any more."""
         task, self._task = self._task, None
         await end_tasks(task)
+        await self.parts.lives.stop()
+
+    async def retire(self, ends: asyncio.Event) -> None:
+        """After `halt`, when its pool is scaled no more: what runs at its replicas finishes, for as long as a drain may
+        take and the proxy does not end, before the actuator may end them."""
+        replicas = self.parts.fleet.replicas.values()
+        until = self._clock() + self.parts.lives.terms.drain_s
+        while any(one.backend and one.backend.load.in_flight for one in replicas) and self._clock() < until:
+            if ends.is_set():
+                break
+            await asyncio.sleep(self.pace.look_s)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """No more changes. What runs goes on, unless the actuator ends it."""
+        await self.halt()
         if self._keeps:
             await self.parts.keeper.keep(self.parts.decider, self.parts.meter.capacity.learned)
         self.parts.keeper.close()
-        await self.parts.lives.stop()
         await self.parts.queries.stop()
         await self.parts.actuator.stop()
         await self.parts.shared.leave()
@@ -159,9 +176,9 @@ class PoolScaler:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 instances = await self.parts.actuator.replicas()
         except (ActuatorError, TimeoutError) as error:
-            self._acting.troubled(f"who is there cannot be asked: {error or 'no answer'}")
+            self._acting.troubled(f"who is there cannot be asked: {error or 'no answer'}", "replicas")
             return False
-        self._acting.answers()
+        self._acting.answers("replicas")
         missed = self.parts.lives.see(instances, self.parts.shared.in_force)
         if missed:
             # What it had brought about is no more: the same number is news to it.
@@ -235,6 +252,10 @@ class PoolScaler:
             # Who was asked for costs nothing before it is there, and who ends does until it is gone.
             signals = replace(signals, cost_per_hour=parts.lives.cost_per_hour(*Stage))
         parts.decider.guardrails.paused = self._paused()
+        if parts.decider.stabiliser is not self._begun_with:
+            # A proxy that takes engines over, or other settings: nothing was wanted yet that could be looked back on.
+            self._begun_with = parts.decider.stabiliser
+            parts.decider.found(signals, now)
         decision = parts.decider.decide(signals, now)
         parts.decisions.add(Record(self._wall(), decision, self._acts))
         if self._acts:

@@ -90,6 +90,12 @@ class Decider:
         why = reason, opinions, wanted, steadied, limits, ruling.alerts
         return Decision(signals, replicas, *why, by_tier, ruling.per_hour)
 
+    def found(self, signals: Signals, now: float) -> None:
+        """What is there was not brought about by this one; before its first `decide`."""
+        self.stabiliser.found(signals.actual, now)
+        if self.tiers is not None:
+            self.tiers.found(signals)
+
     def done(self, change: int, now: float) -> None:
         """The actuator added so many replicas (removed: negative)."""
         self.stabiliser.done(change, now)

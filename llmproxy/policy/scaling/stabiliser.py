@@ -3,9 +3,8 @@
     behavior: {up: {window: 0s, max_step: 2, period: 60s}, down: {window: 300s, max_step: 1, period: 120s}}
 
 `window`: up only to the lowest that was wanted within it, down only to the highest, so that one noisy moment moves
-nobody. Whatever is there at the first evaluation was wanted: a process that has just begun knows no more, and its first
-minute is no reason to let a fleet go. An empty fleet waits for no window, as whoever comes waits for it. `max_step`: no
-more replicas than that are added (removed) within any `period`. Without `max_step` there is no limit.
+nobody. An empty fleet waits for no window, as whoever comes waits for it. `max_step`: no more replicas than that are
+added (removed) within any `period`. Without `max_step` there is no limit.
 """
 
 from collections import deque
@@ -40,21 +39,22 @@ class Behavior:
 class Stabiliser:
     """Remembers what was wanted, and what was done."""
 
-    __slots__ = ("_begun", "_behavior", "_done", "_highest", "_lowest")
+    __slots__ = ("_behavior", "_done", "_highest", "_lowest")
 
     def __init__(self, behavior: Behavior) -> None:
-        self._begun = False
         self._behavior = behavior
         self._lowest = Highest(lowest=True)
         self._highest = Highest()
         self._done: deque[tuple[float, int]] = deque()
 
+    def found(self, actual: int, now: float) -> None:
+        """So many were there when a loop began: they count as wanted then. It knows of no traffic yet, and whoever
+        started them did."""
+        self._highest.add(actual, now, self._behavior.down.window_s)
+
     def steady(self, wanted: int, actual: int, now: float) -> tuple[int, str]:
         """How many replicas to have now, and why not `wanted` where it is not (else "")."""
         up, down = self._behavior.up, self._behavior.down
-        if not self._begun:
-            self._begun = True
-            self._highest.add(actual, now, down.window_s)
         least = self._lowest.add(wanted, now, up.window_s)
         most = self._highest.add(wanted, now, down.window_s)
         if least > actual or (not actual and wanted > 0):

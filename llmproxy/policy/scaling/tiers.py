@@ -99,6 +99,11 @@ class Tiers:
         replicas = max(sum(self._needed), signals.actual + missing if missing else 0)
         return Wanted(replicas, f"{' and '.join(said)} for prompts that fit nothing smaller", "tiers", is_floor=True)
 
+    def found(self, signals: Signals) -> None:
+        """These were there when a loop began, and count as needed then: it knows of no traffic yet."""
+        actual = {one.name: one.actual for one in signals.tiers}
+        self._hold_worth(sum(tier.worth * actual.get(tier.name, 0) for tier in self.tiers), signals)
+
     def split(
         self,
         replicas: int,
@@ -194,8 +199,11 @@ class Tiers:
         """In replicas of worth 1, the most of lately; None where nobody knows."""
         if wanted is None or wanted.need is None:
             return None
-        worth = rounded_up(wanted.need * self._mean_worth(counts) * 1000)
-        return self._held_worth.add(worth, signals.now, max(_HOLD_S, signals.cold_start_s or 0.0)) / 1000
+        return self._hold_worth(wanted.need * self._mean_worth(counts), signals)
+
+    def _hold_worth(self, worth: float, signals: Signals) -> float:
+        hold_s = max(_HOLD_S, signals.cold_start_s or 0.0)
+        return self._held_worth.add(rounded_up(worth * 1000), signals.now, hold_s) / 1000
 
     def _trade_down(self, counts: dict[str, int], needed: Sequence[int], worth: float) -> list[str]:
         first = self.tiers[0]

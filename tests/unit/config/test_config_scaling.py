@@ -104,3 +104,17 @@ def test_one_query_needs_no_name():
     scaling = one.pools["a"].scaling
     assert scaling is not None
     assert {name: query.query for name, query in scaling.prometheus.items()} == {"query": "up"}
+
+
+def test_more_than_the_machine_has_room_for_is_warned_of() -> None:
+    found: list[str] = []
+    text = (
+        "pools: {a: {scaling: {max: 3, max_concurrency: 8, "
+        "actuator: {kind: process, command: 'x {port}', gpus: ['0', '1'], ports: 8101-8103}}}}"
+    )
+    parse(text, "f", env={}, on_warning=lambda problem: found.append(str(problem)))
+    assert len(found) == 1
+    assert "more than the 2 engines there are GPUs or ports for" in found[0]
+    found.clear()
+    parse(text.replace("'1'", "'1', '2'"), "f", env={}, on_warning=lambda problem: found.append(str(problem)))
+    assert found == []

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from llmproxy.control.actuators import processes
 from llmproxy.control.actuators.base import ActuatorError, TiersFailed
 from llmproxy.control.actuators.engine_kinds import EngineKind, ProcessOptions
 from llmproxy.control.actuators.process import MARK, ProcessActuator
+from llmproxy.control.actuators.records import Records
 from tests.harness.waiting import until
 
 PYTHON = sys.executable
@@ -307,3 +309,86 @@ async def test_one_that_is_not_wanted_before_it_is_started_is_ended(make: Make, 
     held_spawn.set()
     await until(lambda: not actuator._engines, "its end")
     assert await asyncio.to_thread(processes.marked, MARK, record.mark) is None
+
+
+def nothing_can_be_written(directory: Path) -> Path:
+    """Stands for a full disk: the file that takes the place of the old one cannot be opened."""
+    obstacle = directory / "run" / "replicas.new"
+    obstacle.mkdir()
+    return obstacle
+
+
+async def test_they_end_with_the_proxy_though_nothing_can_be_written(make: Make, tmp_path: Path) -> None:
+    actuator = make(on_exit_stop=True)
+    await actuator.scale(3)
+    pids = [pid_of(tmp_path, id) for id in await ids(actuator)]
+    obstacle = nothing_can_be_written(tmp_path)
+    await actuator.stop()
+    obstacle.rmdir()
+    assert [processes.started_ticks(pid) for pid in pids] == [None] * 3
+
+
+async def test_they_are_taken_over_and_looked_after_though_nothing_can_be_written(make: Make, tmp_path: Path) -> None:
+    first = make()
+    await first.scale(2)
+    before = await ids(first)
+    pid = pid_of(tmp_path, before[0])
+    await first.stop()
+    obstacle = nothing_can_be_written(tmp_path)
+    second = make()
+    assert await ids(second) == before
+    os.killpg(pid, signal.SIGKILL)
+    await until(lambda: processes.started_ticks(pid) is None, "its end")
+    assert await ids(second) == before[1:]
+    with pytest.raises(ActuatorError, match=r"cannot be started: .* cannot be written"):
+        await second.scale(2)
+    assert await ids(second) == before[1:], "nobody runs who could not be found again"
+    obstacle.rmdir()
+
+
+async def test_the_file_is_written_by_the_loop_alone(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers, write = [], Records.write
+
+    def noted(self: Records, records: Any) -> None:
+        writers.append(threading.current_thread())
+        write(self, records)
+
+    monkeypatch.setattr(Records, "write", noted)
+    actuator = make()
+    await actuator.scale(2)
+    first, second = await ids(actuator)
+    pid = pid_of(tmp_path, first)
+    os.killpg(pid, signal.SIGKILL)
+    await until(lambda: processes.started_ticks(pid) is None, "its end")
+    assert await ids(actuator) == [second]
+    assert [row["id"] for row in json.loads((tmp_path / "run" / "replicas.json").read_text())["replicas"]] == [second]
+    assert set(writers) == {threading.current_thread()}
+
+
+async def test_whoever_comes_in_the_place_of_one_that_stops_waits_for_its_port(make: Make) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    actuator = make(ports=(port, port))
+    await actuator.scale(1)
+    [first] = await ids(actuator)
+    await actuator.scale(1, leaving=[first])
+
+    async def replaced() -> bool:
+        await actuator.scale(1)
+        return bool(await ids(actuator))
+
+    await until(replaced, "another at its port")
+    assert await ids(actuator) != [first]
+
+
+async def test_sets_of_gpus_that_have_one_in_common_are_not_given_together(make: Make) -> None:
+    actuator = make(
+        tiers={"small": EngineKind(SLEEPER, gpus=("0", "1")), "big": EngineKind(SLEEPER, gpus=("1, 2", "2,3"))}
+    )
+    await actuator.scale(3, tiers={"small": 2, "big": 1})
+    assert {one.record.gpus for one in actuator._engines.values()} == {("0",), ("1",), ("2,3",)}
+    with pytest.raises(TiersFailed, match="all 2 sets of GPUs are in use"):
+        await actuator.scale(4, tiers={"small": 2, "big": 2})

@@ -1,6 +1,8 @@
 """The webhook actuator against the reference receiver, and against receivers that misbehave."""
 
+import asyncio
 import importlib.util
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -51,8 +53,8 @@ class Speaker:
     def __init__(self) -> None:
         self._made: list[WebhookActuator] = []
 
-    def to(self, url: str, secret: str = SECRET, **options: Any) -> WebhookActuator:
-        actuator = WebhookActuator("llama", WebhookOptions(url, secret), sleep=no_sleep, **options)
+    def to(self, url: str, secret: str = SECRET, *, pool: str = "llama", **options: Any) -> WebhookActuator:
+        actuator = WebhookActuator(pool, WebhookOptions(url, secret), sleep=no_sleep, **options)
         self._made.append(actuator)
         return actuator
 
@@ -211,7 +213,12 @@ async def test_what_was_refused_is_not_tried_again(stand: tuple[Stand, str], spe
         '{"replicas": [{"id": "a b"}]}',
         '{"replicas": [{"id": "a"}, {"id": "a"}]}',
         '{"replicas": [{"id": "a", "url": "ftp://x"}]}',
+        '{"replicas": [{"id": "a", "url": "http://10.0.0.5:8000/?key=x"}]}',
+        '{"replicas": [{"id": "a", "url": "http://10.0.0.5:0"}]}',
         '{"replicas": [{"id": "a", "age_s": "x"}]}',
+        '{"replicas": [{"id": "a", "age_s": NaN}]}',
+        '{"replicas": [{"id": "a", "age_s": Infinity}]}',
+        '{"replicas": [], "more": "' + "x" * 1024**2 + '"}',
     ],
 )
 async def test_an_answer_that_is_none(stand: tuple[Stand, str], speaker: Speaker, answer: str) -> None:
@@ -219,6 +226,48 @@ async def test_an_answer_that_is_none(stand: tuple[Stand, str], speaker: Speaker
     made.answers = [(200, answer)]
     with pytest.raises(ActuatorError):
         await speaker.to(url).replicas()
+
+
+async def test_an_answer_may_come_in_pieces(speaker: Speaker) -> None:
+    content = json.dumps({"replicas": [{"id": f"r{number}"} for number in range(100)]}).encode()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for start in range(0, len(content), 500):
+            await response.write(content[start : start + 500])
+            # A turn of the loop, in which the other end reads what there is.
+            await asyncio.sleep(0)
+        return response
+
+    app = web.Application()
+    app.router.add_post("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        assert len(await speaker.to(f"http://127.0.0.1:{runner.addresses[0][1]}/").replicas()) == 100
+    finally:
+        await runner.cleanup()
+
+
+async def test_pools_that_share_the_reference_receiver_have_their_own_replicas_and_leaders(
+    receiver: Any, speaker: Speaker
+) -> None:
+    llama, qwen = speaker.to(url_of(receiver)), speaker.to(url_of(receiver), pool="qwen")
+    await llama.scale(2, fence=7)
+    await qwen.scale(1, fence=1)
+    assert [one.id for one in await llama.replicas()] == ["llama-1", "llama-2"]
+    assert [one.id for one in await qwen.replicas()] == ["qwen-3"]
+    await qwen.scale(0, fence=1)
+    assert len(await llama.replicas()) == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [(signing.TIMESTAMP, "\u00b2"), (signing.SIGNATURE, "v1=\u00e9")])
+def test_headers_that_are_no_ascii_are_refused(name: str, value: str) -> None:
+    module = reference()
+    headers = signing.headers(SECRET, b"{}", time.time()) | {name: value}
+    assert module.Receiver(SECRET, module.Cluster()).receive(headers, b"{}")[0] == 401
 
 
 async def test_nobody_there(speaker: Speaker) -> None:

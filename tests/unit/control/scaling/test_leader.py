@@ -102,3 +102,17 @@ async def test_without_redis_nobody_leads_any_more(tmp_path: Path) -> None:
     assert await leader.acquire() is None
     assert not leader.is_held(token)
     await scripts.aclose()
+
+
+async def test_whatever_a_clock_says_no_token_is_lower_than_one_that_was_heard_of(redis: RedisClient) -> None:
+    clock = ManualClock()
+    first, second = (RedisLeadership("emptied", redis.evaluate, clock=clock, wall=lambda: 0.0) for _ in range(2))
+    for _ in range(4):
+        token = await first.acquire()
+        await first.release()
+    token = await first.acquire()
+    assert token == 5
+    assert await second.acquire() is None
+    await redis.evaluate("return redis.call('DEL', KEYS[1], KEYS[2])", first._keys, [])
+    assert await second.acquire() == 6, "a receiver that keeps the highest would refuse it for ever"
+    assert await first.acquire() is None

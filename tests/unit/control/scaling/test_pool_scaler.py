@@ -52,6 +52,8 @@ class World:
         self.running: dict[str, Instance] = {}
         self.calls: list[tuple[int, tuple[str, ...], int]] = []
         self.fails = False
+        self.refuses = False
+        """Who is there it says, and does nothing."""
         self.hold = False
         self.fence = 0
         self.made = 0
@@ -73,7 +75,7 @@ class World:
     async def scale(
         self, count: int, *, leaving: Sequence[str] = (), fence: int = 0, tiers: Mapping[str, int] | None = None
     ) -> None:
-        if self.fails:
+        if self.fails or self.refuses:
             raise ActuatorError("out of order")
         assert fence >= self.fence, "an old leader acts"
         self.fence = fence
@@ -490,3 +492,40 @@ async def test_while_paused_nobody_is_drained_for_being_unhealthy() -> None:
     scene.paused = False
     await scene.rounds(1)
     assert backend.id not in [one.id for one in scene.fleet.at(Stage.SERVING)], "replaced once it may be"
+
+
+async def test_what_a_proxy_takes_over_was_wanted_when_it_began() -> None:
+    scene = Scene()
+    scene.world.running = {f"r{n}": Instance(f"r{n}", f"http://127.0.0.1:{9000 + n}", age_s=60.0) for n in range(3)}
+    scene.parts.decider = Decider([scene.wish], Stabiliser(Behavior()), Guardrails(Limits(0, 4)))
+    scene.wish.replicas = 1
+    await scene.rounds(290)
+    assert len(scene.world.running) == 3, "for as long as the window is, as if it had been here"
+    await scene.rounds(20)
+    assert len(scene.world.running) == 1
+    # Other settings look back on nothing, too.
+    scene.wish.replicas = 3
+    await scene.rounds()
+    scene.parts.decider = Decider([scene.wish], Stabiliser(Behavior()), Guardrails(Limits(0, 4)))
+    scene.wish.replicas = 1
+    await scene.rounds(290)
+    assert len(scene.world.running) == 3
+    await scene.scaler.stop()
+
+
+async def test_a_start_that_is_refused_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene()
+    scene.world.refuses = True
+    scene.wish.replicas = 1
+    await scene.rounds(3)
+    assert scene.parts.lives.starts["failed"] == 2, "the second one at once, and then there is a pause"
+    assert [line for line in caplog.messages if "again" in line] == []
+    assert sum("cannot be brought to 1 replicas" in line for line in caplog.messages) == 1
+    scene.world.refuses = False
+    await scene.rounds(5)
+    assert len(scene.world.running) == 1
+    scene.world.refuses = True
+    scene.wish.replicas = 0
+    await scene.rounds(3)
+    assert scene.parts.lives.starts["failed"] == 2, "what could not be stopped is none"
+    await scene.scaler.stop()

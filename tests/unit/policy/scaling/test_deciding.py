@@ -66,6 +66,7 @@ def test_down_to_the_highest_of_the_window_and_up_to_the_lowest():
 
 def test_a_process_that_has_just_begun_lets_nobody_go_for_it():
     fresh = decider(Says("demand", 1), behavior=Behavior())
+    fresh.found(Signals(0.0, ready=6, starting=2), 0.0)
     assert fresh.decide(Signals(0.0, ready=6, starting=2), 0.0).replicas == 8, "it has seen a second of traffic"
     assert fresh.decide(Signals(299.0, ready=8), 299.0).replicas == 8
     assert fresh.decide(Signals(301.0, ready=8), 301.0).replicas == 1

@@ -173,3 +173,18 @@ def test_none_makes_place_for_one_that_will_not_come() -> None:
     full = Limits(0, 2)
     small = avoiding("big", signals(small=2, waiting=1))
     assert dict(decider(Says(2), full).decide(small, 0.0).tiers) == {"small": 2, "big": 0}
+
+
+def test_big_ones_that_were_there_at_the_beginning_are_not_traded_before_anything_is_known() -> None:
+    one = decider(DemandLaw(DemandOptions()))
+    known, little = Rates(requests_per_s=2.0), Rates(requests_per_s=0.1)
+    demand = Demand(last_60s=little, last_10s=little)
+    one.found(signals(big=1, sustainable=known, demand=demand), 0.0)
+    for at in range(0, 300, 5):
+        now = float(at)
+        found = one.decide(signals(now, big=1, sustainable=known, demand=demand), now)
+        assert dict(found.tiers) == {"small": 0, "big": 1}, now
+    assert dict(one.decide(signals(305.0, big=1, sustainable=known, demand=demand), 305.0).tiers) == {
+        "small": 1,
+        "big": 0,
+    }

@@ -72,7 +72,7 @@ def test_a_budget_is_kept_to_in_the_replay() -> None:
 
 def test_a_tight_pool_is_left_alone() -> None:
     advice = recommend(
-        Setup((("target", {"signal": "in_flight_per_replica", "value": 22}),), 1, 4), MODEL, day(3.0, 3.0, hours=2)
+        Setup((("target", {"signal": "in_flight_per_replica", "value": 30}),), 1, 4), MODEL, day(3.0, 3.0, hours=2)
     )
     assert advice.each == ()
     assert advice.together is None
