@@ -25,5 +25,5 @@ async def test_expected_cost_finds_more_prefixes(up: Engines, stage: Stage, caps
     blind, seeing = found["least_connections"], found["expected_cost"]
     # A chat's second turn has most of its prompt in one engine's cache: of all, somewhat less than half is there. Who
     # does not look comes back there every other time.
-    assert seeing.hit_rate > 0.4
+    assert seeing.hit_rate > 0.35
     assert seeing.hit_rate > 1.2 * blind.hit_rate

@@ -60,7 +60,11 @@ class Records:
     def read(self) -> list[Record]:
         """Those of this boot; none when there is no file, or none that can be read."""
         try:
-            content: Any = json.loads(self._file.read_text())
+            text = self._file.read_text()
+            if not text:
+                # The machine went down with it, and with all engines.
+                return []
+            content: Any = json.loads(text)
             if content["version"] != VERSION or content["boot"] != boot_id():
                 return []
             known = {field.name for field in fields(Record)}
@@ -72,14 +76,13 @@ class Records:
             raise ActuatorError(f"{self._file} cannot be read ({error}); remove it when no engine runs") from None
 
     def write(self, records: Iterable[Record]) -> None:
-        """Replace the file."""
+        """Replace the file. It need not reach the disk, which would keep the caller waiting: no engine outlives the
+        machine."""
         content = {"version": VERSION, "boot": boot_id(), "replicas": [asdict(record) for record in records]}
         beside = self._file.with_suffix(".new")
         try:
             with beside.open("w") as file:
                 json.dump(content, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
             beside.replace(self._file)
         except OSError as error:
             raise ActuatorError(f"{self._file} cannot be written: {error.strerror}") from None

@@ -215,6 +215,19 @@ async def test_a_number_that_is_somebody_elses_by_now_is_left_alone(make: Make, 
     os.killpg(mine, signal.SIGKILL)
 
 
+async def test_a_file_that_says_nothing_one_can_trust(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "run" / "replicas.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("")
+    actuator = make()
+    assert await ids(actuator) == [], "the machine went down while it was written, and took all engines with it"
+    await actuator.stop()
+    file.write_text('{"version": 1,')
+    with pytest.raises(ActuatorError, match="remove it when no engine runs"):
+        await make().start()
+    file.unlink()
+
+
 async def test_another_command_ends_those_of_the_old_one(make: Make, tmp_path: Path) -> None:
     first = make()
     await first.scale(1)
