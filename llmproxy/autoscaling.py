@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import random
-import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmproxy.config.model import Config, PoolConfig
 from llmproxy.config.scaling import ScalingConfig
@@ -15,46 +14,41 @@ from llmproxy.control.probe import ProbeClient
 from llmproxy.control.registrar import Registrar
 from llmproxy.control.resolver import Resolver
 from llmproxy.control.scaling.audit import Audit
-from llmproxy.control.scaling.autoscalers import EVERYWHERE, Autoscalers
+from llmproxy.control.scaling.autoscalers import Autoscalers
 from llmproxy.control.scaling.backoff import Backoff
 from llmproxy.control.scaling.bring_up import BringUp
 from llmproxy.control.scaling.decisions import Decisions
 from llmproxy.control.scaling.events import Events
 from llmproxy.control.scaling.fleet import Fleet
 from llmproxy.control.scaling.keeper import Keeper, carry_over
-from llmproxy.control.scaling.leader import Alone, Leadership, RedisLeadership
 from llmproxy.control.scaling.lives import Lives
 from llmproxy.control.scaling.meter import Meter
-from llmproxy.control.scaling.orders import Orders
 from llmproxy.control.scaling.parts import Parts
 from llmproxy.control.scaling.pool_scaler import PoolScaler
-from llmproxy.control.scaling.queries import Queries, Query
-from llmproxy.control.scaling.reports import Reports
-from llmproxy.control.scaling.shared import Shared
+from llmproxy.control.scaling.queries import Queries
+from llmproxy.control.scaling.retirement import Retirement
 from llmproxy.control.scaling.start_times import StartTimes
-from llmproxy.control.scaling.tables import SharedTable, Table
+from llmproxy.control.scaling.tables import Table
 from llmproxy.core.backend import Backend
 from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
 from llmproxy.core.ports import SessionKeeping
 from llmproxy.pipeline.hot_prompts import HotPrompts
-from llmproxy.policy.scaling.base import Rates
 from llmproxy.policy.scaling.decision import Decider
 from llmproxy.scaling_parts import (
-    KEY_PREFIX,
     actuator_of,
+    configured_of,
     decider_of,
     history_of,
     most_of,
     most_per_hour,
     pace_of,
+    queries_of,
     terms_of,
 )
+from llmproxy.scaling_shared import SharedScaling
 from llmproxy.stores.history_redis import RedisHistory
 from llmproxy.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from llmproxy.stores.redis_client import RedisClient
 
 SOURCE = "scaling"
 """What the registrar calls the backends that come from here."""
@@ -90,19 +84,13 @@ class Autoscaling:
         self._wall = wall
         self._rng = rng
         self._on_ready = on_ready
-        self._on_heard = on_heard
         self._makers = makers
         self._running = False
-        self._redis: dict[tuple[str, str], RedisClient] = {}
-        """By pool and URL: in a cluster, each pool's keys are on a node of their own."""
-        self._pauses: dict[str, SharedTable] = {}
-        self._me = secrets.token_hex(8)
-        """What this proxy calls itself where others listen."""
+        self._sharing = SharedScaling(self.all, clock=clock, wall=wall, on_heard=on_heard)
         self.hot: dict[str, HotPrompts] = {}
         """Of pools whose replicas are warmed with what traffic teaches, by name."""
-        self._ends = asyncio.Event()
-        self._retiring: set[asyncio.Task[None]] = set()
-        """Loops of pools that are scaled no more, while requests are under way there."""
+        self._retiring: dict[str, Retirement] = {}
+        """Of pools that are scaled no more, by name."""
         self._built_from: dict[str, ScalingConfig] = {}
         self._in_force: dict[str, ScalingConfig] = {}
 
@@ -117,10 +105,8 @@ class Autoscaling:
         if not self._running:
             return
         self._running = False
-        self._ends.set()
-        await asyncio.gather(self.all.stop(), *self._retiring)
-        for redis in self._redis.values():
-            await redis.aclose()
+        await asyncio.gather(self.all.stop(), *(one.end() for one in self._retiring.values()))
+        await self._sharing.aclose()
         await self._client.__aexit__(None, None, None)
 
     async def apply(self, config: Config, pools: Mapping[str, Pool[PoolConfig]]) -> None:
@@ -128,14 +114,13 @@ class Autoscaling:
         if not self._running:
             return
         scalers = self.all.scalers
+        self._retiring = {name: one for name, one in self._retiring.items() if not one.is_over}
         for name in [name for name in scalers if name not in pools or config.pools[name].scaling is None]:
             scaler = scalers.pop(name)
             await scaler.halt()
             self.hot.pop(name, None)
             self._registrar.announce(name, SOURCE, ())
-            task = asyncio.create_task(scaler.retire(self._ends), name=f"retire {name}")
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._retiring[name] = Retirement(scaler, self._clock)
             if name in pools:
                 pools[name].elastic = False
         for name, pool in pools.items():
@@ -146,6 +131,10 @@ class Autoscaling:
                 self.hot.setdefault(name, HotPrompts())
             else:
                 self.hot.pop(name, None)
+            back = await self._back(pool, settings)
+            if back is not None:
+                scalers[name] = back
+                back.start()
             if name not in scalers:
                 scalers[name] = self._scaler(pool, settings)
                 self._built_from[name] = settings
@@ -157,6 +146,20 @@ class Autoscaling:
                         log.warning("pool %s: another scaling.%s takes effect at the next start", name, what)
             self._in_force[name] = settings
             pool.elastic = not scalers[name].parts.dry
+
+    async def _back(self, pool: Pool[PoolConfig], settings: ScalingConfig) -> PoolScaler | None:
+        """The loop that this pool had until lately, where it fits what the pool is to be; one that does not ends."""
+        retirement = self._retiring.pop(pool.name, None)
+        if retirement is None or retirement.is_over:
+            return None
+        if settings.actuator != self._built_from[pool.name].actuator:
+            await retirement.end()
+            return None
+        scaler = await retirement.taken_back()
+        if scaler is None or scaler.parts.pool is pool:
+            return scaler
+        await scaler.stop()
+        return None
 
     def hung(self, pool: Pool[PoolConfig], backend: Backend) -> None:
         self.all.hung(pool.name, backend)
@@ -172,7 +175,7 @@ class Autoscaling:
     def _scaler(self, pool: Pool[PoolConfig], settings: ScalingConfig) -> PoolScaler:
         tiers = [one.name for one in settings.tiers_of_capacity]
         fleet, backoff = Fleet(tiers or [""]), Backoff(tiers or [""])
-        shared = self._shared(pool.name, settings)
+        shared = self._sharing.shared(pool.name, settings)
         events = Events(self._clock, wall=self._wall, table=shared.events)
         times = StartTimes(settings.cold_start, settings.start_timeout)
         dry, paused = settings.actuator.kind == "dry_run", partial(self.all.is_paused, pool.name)
@@ -198,16 +201,16 @@ class Autoscaling:
                 self._metrics,
                 self._clock(),
                 slo_ttft_s=settings.objective.ttft,
-                configured=_configured(settings),
+                configured=configured_of(settings),
                 tiers=tiers,
             ),
             fleet=fleet,
             lives=lives,
             times=times,
             backoff=backoff,
-            leadership=self._leadership(pool.name, settings),
+            leadership=self._sharing.leadership(pool.name, settings),
             events=events,
-            queries=Queries(_queries(settings), self._clock),
+            queries=Queries(queries_of(settings), self._clock),
             decisions=Decisions(pool.name),
             keeper=self._keeper(pool.name, settings),
             most=most_of(settings),
@@ -253,8 +256,8 @@ class Autoscaling:
         parts.times.configured_s, parts.times.at_least_s = settings.cold_start, settings.start_timeout
         parts.meter.slo_ttft_s = settings.objective.ttft
         if settings.capacity != before.capacity:
-            parts.meter.capacity.believe(_configured(settings))
-        parts.queries.change(_queries(settings))
+            parts.meter.capacity.believe(configured_of(settings))
+        parts.queries.change(queries_of(settings))
         parts.most, parts.most_per_hour = most_of(kept), most_per_hour(kept)
         scaler.pace = pace_of(settings)
         scaler.hurry()
@@ -272,51 +275,3 @@ class Autoscaling:
             paused=lambda: self.all.pauses(pool),
             on_paused=self.all.still_paused,
         )
-
-    def _leadership(self, pool: str, settings: ScalingConfig) -> Leadership:
-        if not settings.redis:
-            return Alone()
-        return RedisLeadership(
-            pool,
-            self._client_of(pool, settings.redis).evaluate,
-            clock=self._clock,
-            wall=self._wall,
-            prefix=KEY_PREFIX,
-        )
-
-    def _shared(self, pool: str, settings: ScalingConfig) -> Shared:
-        url = settings.redis
-        if not url:
-            return Shared(pauses=self.all.own_pauses)
-        if url not in self._pauses:
-            self._pauses[url] = SharedTable(self._client_of(EVERYWHERE, url).evaluate, f"{KEY_PREFIX}:scaling:pauses")
-            self.all.share_pauses(self._pauses[url])
-        ask = self._client_of(pool, url).evaluate
-        key = f"{KEY_PREFIX}:scaling:{{{pool}}}"
-        reports = SharedTable(ask, f"{key}:reports")
-        return Shared(
-            self._pauses[url],
-            SharedTable(ask, f"{key}:events"),
-            SharedTable(ask, f"{key}:registered"),
-            Reports(reports, self._me),
-            reports,
-            Orders(ask, f"{key}:stages", f"{key}:fence"),
-            lambda: self._on_heard(pool),
-        )
-
-    def _client_of(self, pool: str, url: str) -> "RedisClient":
-        if (pool, url) not in self._redis:
-            # Not above: its package is an extra.
-            from llmproxy.stores.redis_client import RedisClient
-
-            self._redis[pool, url] = RedisClient(url)
-        return self._redis[pool, url]
-
-
-def _configured(settings: ScalingConfig) -> Rates:
-    capacity = settings.capacity
-    return Rates(capacity.requests_per_s, capacity.prefill_tokens_per_s, capacity.decode_tokens_per_s)
-
-
-def _queries(settings: ScalingConfig) -> dict[str, Query]:
-    return {name: Query(one.url, one.query, one.token) for name, one in settings.prometheus.items()}

@@ -15,8 +15,9 @@ from llmproxy.control.actuators.webhook import WebhookActuator, WebhookOptions
 from llmproxy.control.scaling.bring_up import read_prompts
 from llmproxy.control.scaling.events import Activation, Events
 from llmproxy.control.scaling.parts import Pace
+from llmproxy.control.scaling.queries import Query
 from llmproxy.control.scaling.terms import Terms, TierTerms
-from llmproxy.policy.scaling.base import ScalingPolicy
+from llmproxy.policy.scaling.base import Rates, ScalingPolicy
 from llmproxy.policy.scaling.decision import Decider
 from llmproxy.policy.scaling.guardrails import Guardrails, Limits
 from llmproxy.policy.scaling.money import Budget
@@ -185,3 +186,12 @@ def _state_home() -> Path:
     """Where programs keep what must survive them (XDG Base Directory Specification)."""
     given = os.environ.get("XDG_STATE_HOME", "")
     return Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
+
+
+def configured_of(settings: ScalingConfig) -> Rates:
+    capacity = settings.capacity
+    return Rates(capacity.requests_per_s, capacity.prefill_tokens_per_s, capacity.decode_tokens_per_s)
+
+
+def queries_of(settings: ScalingConfig) -> dict[str, Query]:
+    return {name: Query(one.url, one.query, one.token) for name, one in settings.prometheus.items()}

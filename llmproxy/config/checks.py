@@ -116,6 +116,8 @@ def _queries(draft: Draft) -> Iterator[Finding]:
     """Signals from outside that a scaling policy looks at, and nobody asks for."""
     for pool in draft.entries(("pools",)):
         known = [str(path[-1]) for path in draft.entries((*pool, "scaling", "prometheus"))]
+        if isinstance(draft.raw((*pool, "scaling", "prometheus", "url")), str):
+            known = ["query"]
         for entry in draft.entries((*pool, "scaling", "policies")):
             for path, text in _texts(entry, draft.raw(entry)):
                 for name in dict.fromkeys(_named(path, text)):
@@ -171,9 +173,9 @@ def _scaling_advice(path: Path, pool: PoolConfig, scaling: ScalingConfig) -> Ite
     cold_start_s = scaling.cold_start
     if scaling.min == 0 and cold_start_s is not None and pool.queue.wait < cold_start_s:
         yield (*path, "queue", "wait"), "shorter than cold_start: who comes when there is no replica is turned away"
-    if scaling.warm_pool.size >= scaling.max:
-        yield (*path, "scaling", "warm_pool", "size"), "max counts the warm pool too: none is left to serve"
     found = places(scaling)
+    if scaling.warm_pool.size >= min(scaling.max, scaling.max if found is None else found):
+        yield (*path, "scaling", "warm_pool", "size"), "max counts the warm pool too: none is left to serve"
     if found is not None and found < scaling.max:
         yield (*path, "scaling", "max"), f"more than the {found} engines there are GPUs or ports for: they are the most"
     budget = scaling.budget

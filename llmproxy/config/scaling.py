@@ -1,7 +1,7 @@
 """`pools.NAME.scaling`: how many replicas there should be, and who makes them come and go."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -229,11 +229,27 @@ def places(scaling: ScalingConfig) -> int | None:
     bounds = []
     sets = [tier.gpus or actuator.gpus for tier in scaling.tiers_of_capacity] or [actuator.gpus]
     if all(sets):
-        bounds.append(len({gpus for one in sets for gpus in one}))
+        bounds.append(len(disjoint({gpus for one in sets for gpus in one})))
     if actuator.ports:
         first, last = port_range(actuator.ports)
         bounds.append(last - first + 1)
     return min(bounds, default=None)
+
+
+def devices(gpus: str) -> list[str]:
+    """Of a set as it is written: `0,1`."""
+    return [device.strip() for device in gpus.split(",")]
+
+
+def disjoint(sets: Iterable[str]) -> list[str]:
+    """As many of the sets as can be in use together, the smallest first."""
+    used: set[str] = set()
+    found = []
+    for gpus in sorted(sets, key=lambda one: (len(devices(one)), one)):
+        if used.isdisjoint(devices(gpus)):
+            used.update(devices(gpus))
+            found.append(gpus)
+    return found
 
 
 def _http_url(value: str) -> str:

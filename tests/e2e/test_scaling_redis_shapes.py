@@ -70,7 +70,9 @@ async def test_as_a_user_who_may_do_no_more_than_the_documents_say(tmp_path: Pat
         await heard.sync(None, Fleet())
         assert list(heard.in_force) == ["a"]
         await leader.release()
-        assert await RedisLeadership("llama", client.evaluate, clock=ManualClock(1.0)).acquire() == token + 1
+        later = await RedisLeadership("llama", client.evaluate, clock=ManualClock(1.0)).acquire()
+        assert later is not None
+        assert later > token
         await client.aclose()
 
 

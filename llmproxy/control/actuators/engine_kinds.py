@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmproxy.config.scaling import devices
 from llmproxy.control.actuators.base import ActuatorError
 
 
@@ -62,16 +63,11 @@ def free_gpus(kind: EngineKind, taken: Collection[str]) -> tuple[str, ...]:
     """One of its sets of which nobody has any; none where it has no sets. Raises `ActuatorError` when all are taken."""
     if not kind.gpus:
         return ()
-    in_use = {device for gpus in taken for device in _devices(gpus)}
+    in_use = {device for gpus in taken for device in devices(gpus)}
     for gpus in kind.gpus:
-        if in_use.isdisjoint(_devices(gpus)):
+        if in_use.isdisjoint(devices(gpus)):
             return (gpus,)
     raise ActuatorError(f"all {len(kind.gpus)} sets of GPUs are in use")
-
-
-def _devices(gpus: str) -> list[str]:
-    """Sets of several tiers may have devices in common."""
-    return [device.strip() for device in gpus.split(",")]
 
 
 def is_full(options: ProcessOptions, kind: EngineKind, gpus: Collection[str], ports: Collection[int]) -> bool:

@@ -130,6 +130,8 @@ class WebhookActuator:
         told = json.dumps({**message, "sent_at": now}).encode()
         headers = signing.headers(self._options.secret, told, now) | {"Content-Type": "application/json"}
         async with self._session.post(self._options.url, data=told, headers=headers, allow_redirects=False) as answer:
+            if answer.status >= 300:
+                return answer.status, b""
             body = bytearray()
             async for piece in answer.content.iter_any():
                 body += piece

@@ -49,7 +49,8 @@ class Acting:
         """Bring about so many of each tier. `over`: those that can be stopped. Whether anything was changed."""
         parts, now = self._parts, self._clock()
         bounds = self._bounds()
-        wanted = self._moves.within(tiers, bounds)
+        ending = parts.lives.cost_per_hour(Stage.STOPPING)
+        wanted = self._moves.within(tiers, Bounds(bounds.most, bounds.most_per_hour + ending))
         parts.lives.target = sum(wanted.values())
         plan = self._moves.plan(wanted, over, bounds, now)
         if not plan.leaving and not plan.missing:
@@ -104,7 +105,7 @@ class Acting:
         except (ActuatorError, TimeoutError) as error:
             if plan.missing:
                 parts.lives.not_started()
-            parts.backoff.failed(self._clock())
+                parts.backoff.failed(self._clock())
             self.troubled(f"it cannot be brought to {plan.count} replicas: {error or 'no answer'}", "scale")
             parts.lives.begin_starts()
             return False

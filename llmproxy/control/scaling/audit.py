@@ -16,8 +16,6 @@ class Audit:
     def __init__(self, file: Path | None, wall: Callable[[], float]) -> None:
         self._file = file
         self._wall = wall
-        self._is_torn = False
-        """The file ends within a line of ours: the disk was full."""
 
     def write(self, who: str, what: str, why: str, **facts: Any) -> None:
         """One entry, written through before this returns. It never fails the change it tells of: what cannot be
@@ -29,15 +27,20 @@ class Audit:
         if self._file is None:
             return
         try:
-            handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            handle = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
                 # One write: lines of several proxies do not mix.
-                text = (b"\n" if self._is_torn else b"") + line.encode() + b"\n"
+                text = (b"\n" if _is_torn(handle) else b"") + line.encode() + b"\n"
                 written = os.write(handle, text)
-                self._is_torn = written < len(text)
-                if self._is_torn:
+                if written < len(text):
                     raise OSError(f"only {written} of {len(text)} bytes of an entry were taken")
             finally:
                 os.close(handle)
         except OSError as error:
             _log.error("the audit log %s cannot be written: %s", self._file, error)
+
+
+def _is_torn(handle: int) -> bool:
+    """Whether the file ends within a line: the disk was full."""
+    size = os.fstat(handle).st_size
+    return size > 0 and os.pread(handle, 1, size - 1) != b"\n"

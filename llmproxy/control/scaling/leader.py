@@ -30,8 +30,7 @@ if held then
   return tonumber(string.sub(held, #ARGV[1] + 2))
 end
 local fence = redis.call('INCR', KEYS[2])
-local least = tonumber(ARGV[3]) + 1
-if fence == 1 then least = math.max(least, tonumber(ARGV[4])) end
+local least = math.max(tonumber(ARGV[3]) + 1, tonumber(ARGV[4]))
 if fence < least then
   fence = least
   redis.call('SET', KEYS[2], fence)
@@ -61,10 +60,14 @@ class Leadership(Protocol):
 
 
 class Alone:
-    """A proxy that shares its fleet with nobody."""
+    """A proxy that shares its fleet with nobody. Its token is of the same kind as those of others: a receiver keeps the
+    highest it has seen, and the pool may have had a Redis before."""
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._token = max(int(wall() * 1000), 1)
 
     async def acquire(self) -> int | None:
-        return 1
+        return self._token
 
     def is_held(self, token: int) -> bool:
         return True

@@ -68,12 +68,13 @@ class Moves:
         for tier, desired in tiers.items():
             self._take_back(tier, desired)
         self._drain(tiers, bounds, now)
-        leaving = self._leaving(tiers, over, bounds)
+        warm_size = self._room(self._fleet.tiers[0], self._lives.warm_size, tiers, bounds)
+        leaving = self._leaving(tiers, over, warm_size)
         staying = {tier: self._fleet.staying(tier) - sum(one.tier == tier for one in leaving) for tier in tiers}
         counts = dict(staying)
         for tier in tiers:
             if not self._wait_s(now, tier):
-                counts[tier] += self._room(tier, self._missing(tier, tiers[tier], leaving), counts, bounds)
+                counts[tier] += self._room(tier, self._missing(tier, tiers[tier], leaving, warm_size), counts, bounds)
         return Plan(counts, leaving, sum(counts.values()) - sum(staying.values()))
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -108,12 +109,11 @@ class Moves:
                 self._lives.drain(replica)
                 spare -= 1
 
-    def _leaving(self, tiers: Mapping[str, int], over: list[Replica], bounds: Bounds) -> list[Replica]:
+    def _leaving(self, tiers: Mapping[str, int], over: list[Replica], warm_size: int) -> list[Replica]:
         """Who leaves now: drained ones that the warm pool has no room for, and starts that nobody needs any more."""
         fleet, lives = self._fleet, self._lives
         leaving = []
         first = fleet.tiers[0]
-        warm_size = self._room(first, lives.warm_size, tiers, bounds)
         room = warm_size - fleet.count(Stage.STANDBY)
         for replica in over:
             is_drained = replica.stage is Stage.DRAINING
@@ -130,11 +130,11 @@ class Moves:
         leaving += resting[: max(len(resting) - warm_size, 0)]
         return leaving
 
-    def _missing(self, tier: str, desired: int, leaving: list[Replica]) -> int:
+    def _missing(self, tier: str, desired: int, leaving: list[Replica], warm_size: int) -> int:
         """How many there should be beyond those that stay: for the work, and for the warm pool."""
         there = self._fleet.at(*COMING, Stage.SERVING, Stage.STANDBY, tier=tier)
-        warm_size = self._lives.warm_size if tier == self._fleet.tiers[0] else 0
-        return desired + warm_size - sum(one not in leaving for one in there)
+        rest = warm_size if tier == self._fleet.tiers[0] else 0
+        return desired + rest - sum(one not in leaving for one in there)
 
     def _room(self, tier: str, wanted: int, counts: Mapping[str, int], bounds: Bounds) -> int:
         room = bounds.most - sum(counts.values())
@@ -151,7 +151,7 @@ class Moves:
         def lost(replica: Replica) -> tuple[bool, int, int]:
             sessions = sessions_at.get(replica.id, 0)
             in_flight = replica.backend.load.in_flight if replica.backend is not None else 0
-            return replica in holders or sessions > 0, sessions, in_flight
+            return replica in holders, sessions, in_flight
 
         return list(victims(self._fleet, count, lost, tier))
 

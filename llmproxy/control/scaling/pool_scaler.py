@@ -57,41 +57,39 @@ class PoolScaler:
         self._acting = Acting(parts, clock, on_act)
         self._begun_with: Stabiliser | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_halted = False
         self._due = dict.fromkeys(("begin", "lease", "poll", "sample", "decide"), -math.inf)
         self._due["keep"] = clock() + KEEP_EVERY_S
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Also once more, after `halt`."""
+        self._due |= dict.fromkeys(("lease", "poll"), -math.inf)
+        self._is_halted = False
         self._task = asyncio.create_task(self._run(), name=f"scale {self.parts.pool.name}")
 
     async def halt(self) -> None:
-        """No more changes, and nobody who comes begins to serve any more."""
+        """No more changes, nobody who comes begins to serve any more, and another proxy may lead. What is known is
+        kept, once: who scales this pool next goes on from there."""
         task, self._task = self._task, None
         await end_tasks(task)
+        if self._is_halted:
+            return
+        self._is_halted = True
         await self.parts.lives.stop()
-
-    async def retire(self, ends: asyncio.Event) -> None:
-        """After `halt`, when its pool is scaled no more: what runs at its replicas finishes, for as long as a drain may
-        take and the proxy does not end, before the actuator may end them."""
-        replicas = self.parts.fleet.replicas.values()
-        until = self._clock() + self.parts.lives.terms.drain_s
-        while any(one.backend and one.backend.load.in_flight for one in replicas) and self._clock() < until:
-            if ends.is_set():
-                break
-            await asyncio.sleep(self.pace.look_s)
-        await self.stop()
-
-    async def stop(self) -> None:
-        """No more changes. What runs goes on, unless the actuator ends it."""
-        await self.halt()
+        await self.parts.queries.stop()
         if self._keeps:
             await self.parts.keeper.keep(self.parts.decider, self.parts.meter.capacity.learned)
+        self.token = None
+        await self.parts.leadership.release()
+
+    async def stop(self) -> None:
+        """The end. What runs goes on, unless the actuator ends it."""
+        await self.halt()
         self.parts.keeper.close()
-        await self.parts.queries.stop()
         await self.parts.actuator.stop()
         await self.parts.shared.leave()
-        await self.parts.leadership.release()
 
     def hurry(self) -> None:
         """Decide at the next look."""

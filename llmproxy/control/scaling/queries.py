@@ -83,7 +83,7 @@ class Queries:
                 if answer.status != 200:
                     raise ValueError(f"status {answer.status}{_said(body)}")
             value = value_in(json.loads(body))
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, OverflowError, RecursionError) as error:
             what = str(error) or type(error).__name__
             if self._queries.get(name) == query and self._failing.get(name) != what:
                 self._failing[name] = what

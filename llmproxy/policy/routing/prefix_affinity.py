@@ -61,8 +61,9 @@ class PrefixAffinity:
             ranked.append((lacks, -depth, (load + 1) / backend.weight, self._rng.random(), place))
         best = min(ranked)
         request.reason = "prefix" if best[1] else "load"
-        request.note = -best[1]
-        return candidates[best[4]]
+        chosen = candidates[best[4]]
+        request.note = depths.get(self._index.bit(chosen), 0) if depths else 0
+        return chosen
 
     def observe(self, moment: Moment, backend: Backend, request: Request, now: float) -> None:
         if moment is Moment.SENT:

@@ -20,17 +20,24 @@ from llmproxy.policy.scaling.base import Rates
 
 _HALF_LIFE_S: Final = 120.0
 """Of saturated time: how fast new knowledge replaces old."""
+_TELLING: Final = 100
+"""Requests that must have ended for a rate to tell: of fewer, the luckiest dimension of the luckiest moments would."""
+_TELLING_S: Final = 60.0
+"""Or so much saturated time."""
 _NAMES: Final = ("requests_per_s", "prefill_tokens_per_s", "decode_tokens_per_s")
 
 
 class Capacity:
     """The learned sustainable rates of one replica."""
 
-    __slots__ = ("_known", "_learned")
+    __slots__ = ("_ended", "_known", "_learned", "_span_s", "_sums")
 
     def __init__(self, configured: Rates | None = None) -> None:
         self._known: dict[str, float] = {}
         self._learned: set[str] = set()
+        self._sums: dict[str, float] = {}
+        """Of what a replica served in the saturated intervals that were not learned from yet."""
+        self._ended = self._span_s = 0.0
         if configured is not None:
             self.believe(configured)
 
@@ -61,19 +68,35 @@ class Capacity:
         `interval_s`. `saturated`: requests waited throughout; `in_time`: those who were served met the objective."""
         if replicas <= 0 or interval_s <= 0:
             return
-        weight = 1 - 0.5 ** (interval_s / _HALF_LIFE_S)
         rates = {name: rate / replicas for name, rate in _known_of(served).items()}
-        reached = max((rate / self._known[name] for name, rate in rates.items() if name in self._known), default=1.0)
+        if saturated:
+            for name, rate in rates.items():
+                if name not in self._known:
+                    self._known[name] = rate
+                    self._learned.add(name)
+                self._sums[name] = self._sums.get(name, 0.0) + rate * interval_s
+            self._ended += (served.requests_per_s or 0.0) * interval_s
+            self._span_s += interval_s
+            if self._ended >= _TELLING or self._span_s >= _TELLING_S:
+                self._learn()
+            return
         for name, rate in rates.items():
             known = self._known.get(name)
-            if saturated:
-                self._known[name] = (
-                    rate if known is None else known + weight * (max(rate, known * min(reached, 1.0)) - known)
-                )
-                self._learned.add(name)
-            elif in_time and known is not None and rate > known:
+            if in_time and known is not None and rate > known:
                 self._known[name] = rate
                 self._learned.add(name)
+
+    def _learn(self) -> None:
+        """From the saturated intervals since the last time."""
+        rates = {name: total / self._span_s for name, total in self._sums.items()}
+        weight = 1 - 0.5 ** (self._span_s / _HALF_LIFE_S)
+        reached = max(rate / self._known[name] for name, rate in rates.items()) if rates else 0.0
+        for name, rate in rates.items():
+            known = self._known[name]
+            self._known[name] = known + weight * (max(rate, known * min(reached, 1.0)) - known)
+            self._learned.add(name)
+        self._sums.clear()
+        self._ended = self._span_s = 0.0
 
 
 def _known_of(rates: Rates) -> dict[str, float]:

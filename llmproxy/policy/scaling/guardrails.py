@@ -98,7 +98,7 @@ class Guardrails:
         most = purse.affordable(limits.min, unix_s) if purse is not None else None
         if most is not None and limits.budget is not None:
             # What drains is paid for too. What sleeps is had back for the same money, or goes.
-            most = max(most - signals.draining, 0)
+            most = max(most - signals.draining, min(actual, most), 0)
             if allowed > most:
                 allowed, full = most, True
                 said.append(f"the budget pays for {most}")

@@ -74,7 +74,7 @@ class Schedule:
                 reasons.append(_words(prewarm))
         if not reasons:
             return None
-        return Wanted(floor, "; ".join(reasons), "schedule", cap, is_floor=entry is None)
+        return Wanted(floor, "; ".join(reasons), "schedule", cap, is_floor=entry is None or entry.min is None)
 
     def _in_force(self, unix_s: float) -> Entry | None:
         """The last to come round; of two at the same moment the later in the list."""

@@ -125,7 +125,7 @@ class Tiers:
         actual, notes = sum(counts.values()), []
         if per_hour is not None:
             # Whatever drains is paid for too.
-            per_hour -= signals.leaving_per_hour
+            per_hour = max(per_hour - signals.leaving_per_hour, min(self._cost(counts), per_hour))
         needed = self._affordable(per_hour)
         if wanted is not None and wanted.policy == "tiers":
             # Those that cannot be paid for nobody else can stand in for.

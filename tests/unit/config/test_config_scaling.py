@@ -106,6 +106,23 @@ def test_one_query_needs_no_name():
     assert {name: query.query for name, query in scaling.prometheus.items()} == {"query": "up"}
 
 
+@pytest.mark.parametrize("name", ["url", "token"])
+def test_what_a_query_without_a_name_is_made_of_is_no_query(errors_of, name):
+    query = "      prometheus: {url: 'http://p', query: up, token: t}\n"
+    [found] = errors_of(f"{POOL}{query}      policies:\n        - rules: {{up: prometheus.{name} > 5}}\n")
+    assert f"scaling.prometheus has no query '{name}'" in found
+
+
+def test_sets_of_gpus_that_share_one_are_not_counted_twice() -> None:
+    found: list[str] = []
+    text = (
+        "pools: {a: {scaling: {max: 3, max_concurrency: 8, "
+        "actuator: {kind: process, command: 'x {port}', gpus: ['0,1', '0', '1']}}}}"
+    )
+    parse(text, "f", env={}, on_warning=lambda problem: found.append(str(problem)))
+    assert any("more than the 2 engines there are GPUs" in one for one in found)
+
+
 def test_more_than_the_machine_has_room_for_is_warned_of() -> None:
     found: list[str] = []
     text = (

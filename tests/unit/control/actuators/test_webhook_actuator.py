@@ -187,6 +187,13 @@ async def test_it_is_tried_again_with_the_same_id_and_signed_each_time(
         assert not signing.is_genuine(SECRET, body, headers, time.time() + 400)
 
 
+async def test_however_long_an_error_is_it_is_one(stand: tuple[Stand, str], speaker: Speaker) -> None:
+    made, url = stand
+    made.answers = [(503, "x" * 2 * 1024**2)]
+    await speaker.to(url).scale(1)
+    assert len(made.bodies) == 2
+
+
 async def test_it_gives_up_in_the_end(stand: tuple[Stand, str], speaker: Speaker) -> None:
     made, url = stand
     made.answers = [(503, "")] * 9

@@ -39,6 +39,10 @@ def test_what_a_full_disk_cut_short_is_said_and_spoils_no_other_entry(
     first, cut, last = file.read_text().splitlines()
     assert (json.loads(first)["why"], json.loads(last)["why"]) == ("first", "last")
     assert len(cut) == 10
+    with file.open("a") as torn:
+        torn.write('{"at"')
+    Audit(file, lambda: 1.0).write("ops", "pause", "of the next process")
+    assert json.loads(file.read_text().splitlines()[-1])["why"] == "of the next process"
 
 
 class _Told(Audit):

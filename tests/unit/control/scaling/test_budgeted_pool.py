@@ -5,6 +5,7 @@ import random
 import pytest
 
 from llmproxy.control.actuators.base import Instance
+from llmproxy.control.scaling.fleet import Stage
 from llmproxy.policy.scaling.guardrails import Guardrails, Limits
 from llmproxy.policy.scaling.money import Budget, Spent
 from llmproxy.policy.scaling.tiers import Tier
@@ -14,8 +15,10 @@ NOON_S = 1e9 + 1000.0
 """What the wall clock of a `Scene` says at its beginning."""
 
 
-def under(*, spent: float = 0.0, per_hour: float | None = None, per_month: float | None = None) -> Guardrails:
-    return Guardrails(Limits(0, 4, budget=Budget(1.0, per_hour, per_month)), Spent(NOON_S, 0.0, spent))
+def under(
+    *, most: int = 4, spent: float = 0.0, per_hour: float | None = None, per_month: float | None = None
+) -> Guardrails:
+    return Guardrails(Limits(0, most, budget=Budget(1.0, per_hour, per_month)), Spent(NOON_S, 0.0, spent))
 
 
 @pytest.mark.parametrize("tiers", [(), (Tier("a", price_per_hour=1.0), Tier("b", price_per_hour=2.0))])
@@ -97,3 +100,38 @@ async def test_no_input_gets_past_the_money_of_an_hour(seed: int) -> None:
             scene.parts.lives.hung(rng.choice(scene.pool.backends))
         await scene.rounds(1, rng.choice([0.1, 1.0, 40.0]))
         assert len(running) <= 2
+
+
+@pytest.mark.parametrize("tiers", [(), (Tier("a", price_per_hour=1.0), Tier("b", price_per_hour=2.0))])
+async def test_a_budget_that_shrinks_lets_go_of_what_is_beyond_it_and_of_no_more(tiers: tuple[Tier, ...]) -> None:
+    scene = Scene(most=8, guardrails=under(most=8, per_hour=8.0), price=1.0, tiers=tiers)
+    scene.parts.most_per_hour = 8.0
+    scene.wish.replicas = 8
+    await scene.rounds(10)
+    assert scene.lives == {"serving": 8}
+    for backend in scene.pool.backends:
+        backend.load.enter()
+    scene.parts.decider.guardrails = under(most=8, per_hour=6.0)
+    scene.parts.most_per_hour = 6.0
+    await scene.rounds(8, 15.0)
+    assert scene.lives == {"serving": 6, "draining": 2}, "those that drain cost as long as they do, and nobody for it"
+    for replica in scene.fleet.at(Stage.DRAINING):
+        assert replica.backend is not None
+        replica.backend.load.leave()
+    await scene.rounds(4, 15.0)
+    assert scene.lives == {"serving": 6}
+    assert scene.world.made == 8
+
+
+async def test_nobody_goes_because_others_take_long_to_end() -> None:
+    scene = Scene(guardrails=under(per_hour=4.0), price=1.0)
+    scene.parts.most_per_hour = 4.0
+    scene.wish.replicas = 4
+    await scene.rounds(8)
+    first = scene.fleet.at(Stage.SERVING)[0].id
+    scene.world.running[first] = Instance(first, scene.world.running[first].url, stopping=True)
+    await scene.rounds(4, 15.0)
+    assert scene.lives == {"serving": 3, "stopping": 1}, "no room for a fourth while that one costs"
+    del scene.world.running[first]
+    await scene.rounds(4, 15.0)
+    assert scene.lives == {"serving": 4}

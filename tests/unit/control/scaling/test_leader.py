@@ -34,7 +34,9 @@ async def test_only_one_leads(redis: RedisClient) -> None:
     assert await first.acquire() == token, "kept, with the same token"
     assert first.is_held(token)
     await first.release()
-    assert await second.acquire() == token + 1
+    later = await second.acquire()
+    assert later is not None
+    assert later > token
 
 
 async def test_a_redis_that_forgot_everything_gives_a_higher_token(redis: RedisClient) -> None:

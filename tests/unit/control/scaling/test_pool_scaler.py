@@ -319,6 +319,10 @@ async def test_the_last_holder_of_an_adapter_stays() -> None:
     for other in scene.pool.backends[1:]:
         other.gauges = Gauges(at=scene.clock(), loras=("chat",))
         other.load.enter()
+    # Wherever prompts go on from earlier ones everybody has some.
+    scene.parts.own_sessions = lambda now: {
+        backend.id: 1 if backend is holder else 5 for backend in scene.pool.backends
+    }
     scene.wish.replicas = 1
     await scene.rounds()
     assert [one.id for one in scene.fleet.at(Stage.SERVING)] == [holder.id]
@@ -529,3 +533,28 @@ async def test_a_start_that_is_refused_has_failed(caplog: pytest.LogCaptureFixtu
     await scene.rounds(3)
     assert scene.parts.lives.starts["failed"] == 2, "what could not be stopped is none"
     await scene.scaler.stop()
+
+
+async def test_of_a_full_pool_the_warm_pool_takes_nobodys_place() -> None:
+    tiers = (Tier("a", max=2, price_per_hour=1.0), Tier("b", price_per_hour=2.0))
+    scene = Scene(most=4, warm=1, tiers=tiers)
+    scene.wish.replicas = 4
+    await scene.rounds(20, 1.0)
+    assert scene.lives == {"serving": 4}
+    assert {tier: scene.fleet.staying(tier) for tier in "ab"} == {"a": 2, "b": 2}
+    made = scene.world.made
+    await scene.rounds(20, 1.0)
+    assert scene.world.made == made, "nobody is started to be stopped at the next look"
+
+
+async def test_a_stop_that_was_refused_keeps_no_start_waiting() -> None:
+    scene = Scene()
+    scene.wish.replicas = 2
+    await scene.rounds(4)
+    scene.world.refuses = True
+    scene.wish.replicas = 1
+    await scene.rounds(20, 0.5)
+    scene.world.refuses = False
+    scene.wish.replicas = 4
+    await scene.rounds(8, 0.5)
+    assert scene.lives == {"serving": 4}

@@ -122,6 +122,15 @@ def test_by_prompts_a_session_is_what_goes_on_from_an_earlier_end(name: str) -> 
     assert policy.sessions(3.0 + LIVES_S + 0.5) == {"b": 1}
 
 
+def test_a_turn_that_is_much_longer_than_all_before_it_is_the_same_session() -> None:
+    policy = build("prefix_affinity", {"min_match": 0.5}, random.Random(0))
+    assert isinstance(policy, SessionKeeping)
+    for now, request in enumerate([prompt(1, 2), prompt(1, 2, 3, 4, 5, 6, 7)]):
+        policy.pick([A], request, float(now))
+        policy.observe(Moment.SENT, A, request, float(now))
+    assert policy.sessions(1.0) == {"a": 1}
+
+
 def test_what_is_over_makes_room_without_being_asked_for() -> None:
     recent = RecentSessions()
     for session in range(100):

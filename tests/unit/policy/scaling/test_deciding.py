@@ -1,5 +1,6 @@
 """From opinions to a decision: combination, windows and steps, bounds, budgets, the kill switch."""
 
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from llmproxy.policy.scaling.decision import Decider
 from llmproxy.policy.scaling.guardrails import Guardrails, Limits
 from llmproxy.policy.scaling.meter import DemandMeter
 from llmproxy.policy.scaling.money import Budget, Purse
+from llmproxy.policy.scaling.registry import build
 from llmproxy.policy.scaling.stabiliser import Behavior, Direction, Stabiliser
 
 
@@ -236,7 +238,7 @@ def test_short_prompts_say_nothing_about_how_many_tokens_can_be_computed():
 def test_what_was_learned_goes_on_after_a_restart():
     capacity = Capacity(Rates(3.0, decode_tokens_per_s=50.0))
     assert capacity.learned == Rates()
-    capacity.observe(Rates(8.0, 400.0), 2, saturated=True, in_time=False, interval_s=5)
+    capacity.observe(Rates(8.0, 400.0), 2, saturated=True, in_time=False, interval_s=60)
     assert capacity.learned == Rates(capacity.rates.requests_per_s, 200.0)
     later = Capacity(Rates(requests_per_s=5.0))
     later.resume(capacity.learned)
@@ -245,3 +247,18 @@ def test_what_was_learned_goes_on_after_a_restart():
     assert (later.rates, later.learned) == (Rates(5.0, 150.0), Rates())
     later.resume(Rates(-1.0, float("nan"), float("inf")))
     assert later.rates == Rates(5.0, 150.0)
+
+
+def test_of_few_requests_the_luckiest_moments_tell_nothing():
+    rng, capacity = random.Random(1), Capacity()
+    for _ in range(300):
+        ended = sum(rng.random() < 0.1 for _ in range(13))  # of 8 places, answers of a minute: 1.3 in ten seconds
+        tokens = sum(rng.expovariate(1 / 300) for _ in range(ended))
+        capacity.observe(Rates(ended / 10, tokens, tokens / 2), 1, saturated=True, in_time=False, interval_s=10)
+    assert capacity.rates.requests_per_s == pytest.approx(0.13, rel=0.25)
+
+
+def test_a_cap_alone_is_no_wish_for_nobody():
+    schedule = build("schedule", [{"cron": "* * * * *", "max": 4}])
+    assert decider(schedule).decide(Signals(0.0, unix_s=1e9, ready=3), 0.0).replicas == 3
+    assert decider(schedule).decide(Signals(0.0, unix_s=1e9, ready=6), 0.0).replicas == 4
