@@ -35,7 +35,8 @@ def trim_log(file: Path, max_bytes: int) -> None:
             return
         with file.open("rb+") as log:
             log.seek(-max_bytes, os.SEEK_END)
-            file.with_suffix(".log.1").write_bytes(log.read())
+            # The writer may go on meanwhile.
+            file.with_suffix(".log.1").write_bytes(log.read()[-max_bytes:])
             log.truncate(0)
     except OSError:
         return
