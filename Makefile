@@ -54,8 +54,11 @@ format: $(DEV_STAMP)
 
 test: $(DEV_STAMP) lint
 	@sh tests/needs.sh
-	$(BIN)/python -m pytest
-	@sh tests/compiled.sh
+	@sh tests/compiled.sh build > .compiled.log 2>&1 & build=$$!; \
+	status=0; $(BIN)/python -m pytest || status=$$?; \
+	wait $$build || { cat .compiled.log; exit 1; }; \
+	exit $$status
+	@sh tests/compiled.sh run
 
 check: test
 
@@ -83,4 +86,4 @@ test-gpu: $(DEV_STAMP)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs -s
 
 clean:
-	rm -rf $(VENV) build dist .compiled .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .compiled .compiled.log .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,9 @@
 #!/bin/sh
 # The tests of the data path once more, against the package as mypyc compiles it (setup.py), in a room of their own.
+# `build` makes that room, `run` tests there: building takes a minute of one core, and may go on beside other tests.
 set -eu
+step="$1"
+shift
 cd "$(dirname "$0")/.."
 python="$PWD/.venv/bin/python"
 if ! command -v "${CC:-cc}" >/dev/null || ! "$python" -c 'import pathlib, sys, sysconfig
@@ -8,10 +11,13 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())';
     echo "not tested: the compiled build. It needs a C compiler and Python's headers (Debian: apt-get install gcc python3-dev)"
     exit 0
 fi
-rm -rf .compiled
-mkdir .compiled
-LLMPROXY_COMPILE=1 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target .compiled . || exit 1
-cp -r tests config docs pyproject.toml .compiled/
+if [ "$step" = build ]; then
+    rm -rf .compiled
+    mkdir .compiled
+    LLMPROXY_COMPILE=1 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target .compiled .
+    cp -r tests config docs pyproject.toml .compiled/
+    exit 0
+fi
 cd .compiled
 # From here on `import llmproxy` finds the compiled one: the current directory comes first.
 "$python" -c 'import sys, llmproxy.wire.relay as hot; sys.exit(not hot.__file__.endswith(".so"))'
