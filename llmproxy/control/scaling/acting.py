@@ -49,10 +49,11 @@ class Acting:
         """Bring about so many of each tier. `over`: those that can be stopped. Whether anything was changed."""
         parts, now = self._parts, self._clock()
         bounds = self._bounds()
-        ending = parts.lives.cost_per_hour(Stage.STOPPING)
-        wanted = self._moves.within(tiers, Bounds(bounds.most, bounds.most_per_hour + ending))
+        wanted = self._moves.within(tiers, bounds)
         parts.lives.target = sum(wanted.values())
-        plan = self._moves.plan(wanted, over, bounds, now)
+        # Nobody comes for the money of those that have not ended yet, and nobody goes for it.
+        ending = parts.lives.cost_per_hour(Stage.STOPPING)
+        plan = self._moves.plan(wanted, over, Bounds(bounds.most, bounds.most_per_hour - ending), now)
         if not plan.leaving and not plan.missing:
             self._asked = plan.tiers, now
             self._missing_since.clear()
@@ -68,7 +69,7 @@ class Acting:
         parts, latest = self._parts, self._parts.decisions.latest
         allowed = latest.decision.per_hour if latest is not None else None
         most_per_hour = min(parts.most_per_hour, math.inf if allowed is None else allowed)
-        return Bounds(parts.most, most_per_hour - parts.lives.cost_per_hour(Stage.STOPPING))
+        return Bounds(parts.most, most_per_hour)
 
     def look_for_missing(self) -> None:
         """Who was asked for and is not listed: an empty spot market accepts every wish."""
