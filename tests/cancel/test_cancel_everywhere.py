@@ -143,11 +143,19 @@ async def tell(stage: Stage, story: str, leave_at: int | None) -> tuple[Scene, L
     leaver = Leaver(scene.proxy, leave_at)
     headers = [("X-Request-Id", ID)]
     if isinstance(body, bytes):
-        headers.append(("Content-Type", "application/octet-stream"))
-        await client.send("PUT", "/v1/files/x", body, headers)
+        headers += [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(body)))]
+        await client.send("PUT", "/v1/files/x", headers=headers)
+        await client.send_raw(body[:-1])
     else:
+        assert isinstance(body, dict)
+        # Who is to leave in the middle of a stream finds it going on, however long this machine takes to look.
+        body = {**body, "max_tokens": body["max_tokens"] if leave_at is None else 5000}
         await client.send("POST", CHAT, body, headers)
     try:
+        if isinstance(body, bytes) and leave_at is None:
+            # Not before: the sockets between might take the whole of it before anybody has looked.
+            await until(lambda: Phase.UPLOADING in leaver.phases, "the upload")
+            await client.send_raw(body[-1:])
         if leave_at is None:
             answer = await client.answer()
             assert answer.status == (404 if isinstance(body, bytes) else 200), answer
