@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
+from llmproxy.cli.options import given
+
+_OF_THE_PEAK = ("peak", "headroom")
+_OF_A_POOL = ("pool", "traffic", "cold_start", "json")
 _HEADROOM_BELOW = 10.0
 """Ten times the peak, and nobody means that."""
 
 
 def plan(
+    context: typer.Context,
     peak: Annotated[str | None, typer.Option(help="Peak traffic: 300/min, 5/s or 18000/h.", show_default=False)] = None,
     per_replica: Annotated[
         str | None, typer.Option(help="What one replica sustains within your SLO: 50/min.", show_default=False)
@@ -41,6 +46,8 @@ def plan(
     How it compares with other rules: llmproxy simulate --scale.
     """
     try:
+        if foreign := ", ".join(given(context, _OF_A_POOL if config is None else _OF_THE_PEAK)):
+            raise ValueError(f"{foreign}: for use {'with' if config is None else 'without'} --config")
         if config is not None:
             from llmproxy.cli.plan_pool import Wanted, plan_pool
 

@@ -5,8 +5,14 @@ from typing import Annotated
 
 import typer
 
+from llmproxy.cli.options import given
+
+_OF_SCALING = ("rates", "cold_start", "controller")
+_OF_BOTH = ("trace", "json", "scale")
+
 
 def simulate(
+    context: typer.Context,
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -63,13 +69,15 @@ def simulate(
     Without --backends there are as many as the pool has, or 8. Without --policy it is the pool's. With --scale it is
     the autoscaling that is compared, on --rates, beside the rules of others.
     """
+    of_routing = context.params.keys() - {*_OF_SCALING, *_OF_BOTH}
+    if foreign := ", ".join(given(context, of_routing if scale else _OF_SCALING)):
+        what = "for comparing routing: leave out --scale" if scale else "for autoscaling: add --scale"
+        typer.echo(f"error: {foreign}: {what}", err=True)
+        raise typer.Exit(2)
     if scale:
         from llmproxy.cli.simulate_scale import simulate_scale
 
         return simulate_scale(rates or trace, cold_start, tuple(controller or ()), json)
-    if rates is not None or controller:
-        typer.echo("error: --rates and --controller are for autoscaling: add --scale", err=True)
-        raise typer.Exit(2)
     if trace is None:
         typer.echo("error: nothing to replay: name a file with --trace", err=True)
         raise typer.Exit(2)

@@ -109,3 +109,12 @@ def test_what_is_not_known_is_asked_for() -> None:
         job_of(settings, [1.0] * 10, 0.0, per_replica=1.0, cold_start_s=1.0)
     with pytest.raises(Unadvised, match="no traffic"):
         job_of(settings, [0.0] * 100, 0.0, per_replica=1.0, cold_start_s=1.0)
+
+
+def test_options_of_the_other_half_are_not_ignored(config: Path) -> None:
+    assert "--peak, --headroom: for use without --config" in (
+        typed("--config", config, "--peak", "3/s", "--headroom", "10%", expect=1)
+    )
+    assert "--pool, --json: for use with --config" in (
+        typed("--peak", "3/s", "--per-replica", "1/s", "--pool", "main", "--json", "out.json", expect=1)
+    )

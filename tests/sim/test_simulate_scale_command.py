@@ -75,8 +75,13 @@ def test_nothing_to_replay():
     assert "--trace" in typed("simulate", expect=2).output
 
 
-def test_rates_without_scale():
-    assert "add --scale" in typed("simulate", "--rates", "rates.csv", expect=2).output
+def test_options_of_the_other_half_are_not_ignored():
+    assert "--rates, --cold-start: for autoscaling: add --scale" in (
+        typed("simulate", "--rates", "rates.csv", "--trace", "t.csv", "--cold-start", "9s", expect=2).output
+    )
+    assert "--policy, --limit: for comparing routing: leave out --scale" in (
+        typed("simulate", "--scale", "--rates", "rates.csv", "-p", "random", "--limit", "7000", expect=2).output
+    )
 
 
 @pytest.mark.parametrize(
