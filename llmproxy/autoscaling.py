@@ -246,13 +246,16 @@ class Autoscaling:
         # Its tiers, and what this machine has room for, are those it was built from: the engines that run are of those.
         built = self._built_from[parts.pool.name]
         kept = settings.model_copy(update={"actuator": built.actuator, "tiers_of_capacity": built.tiers_of_capacity})
-        new = decider_of(kept, parts.events)
+        # First, as it reads a file and may fail: a change is made whole or not at all.
+        terms, new = terms_of(kept), decider_of(kept, parts.events)
         policies = old.policies if settings.policies == before.policies else new.policies
         stabiliser = old.stabiliser if settings.behavior == before.behavior else new.stabiliser
         carry_over(old.guardrails, new.guardrails)
         parts.keeper.take(old)
+        if old.tiers is not None and new.tiers is not None:
+            old.tiers.reprice(new.tiers)
         parts.decider = Decider(policies, stabiliser, new.guardrails, old.tiers)
-        parts.lives.terms = terms_of(kept)
+        parts.lives.terms = terms
         parts.times.configured_s, parts.times.at_least_s = settings.cold_start, settings.start_timeout
         parts.meter.slo_ttft_s = settings.objective.ttft
         if settings.capacity != before.capacity:

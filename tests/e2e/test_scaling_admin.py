@@ -251,6 +251,23 @@ async def test_a_reload_keeps_what_is_known(stage: Stage, tmp_path: Path) -> Non
     assert [type(one).__name__ for one in scaler.parts.decider.policies][:2] == ["DemandLaw", "Events"]
 
 
+async def test_a_reload_changes_what_tiers_cost(stage: Stage) -> None:
+    budget = {"price_per_hour": 2.0, "per_hour": 12}
+    scaling = {"max": 4, "interval": "0.1s", "actuator": "dry_run", "budget": budget}
+    scaling["tiers_of_capacity"] = [{"name": "small"}, {"name": "big", "worth": 2, "price_per_hour": 5}]
+    backend = await stage.backend()
+    values = settings({"main": {"backends": [{"url": backend.url, "id": "b1"}], "scaling": scaling}}, None)
+    proxy = await stage.serve(values, load=lambda: Config.model_validate(values))
+    parts = proxy.app.autoscaling.all.scalers["main"].parts
+    tiers = parts.decider.tiers
+    budget["price_per_hour"] = 3.0
+    assert (await ask(proxy, "POST", "/admin/reload", token=""))[0] == 200
+    assert parts.decider.tiers is tiers, "it knows what it has seen"
+    assert tiers is not None
+    assert [tier.price_per_hour for tier in tiers.tiers] == [3.0, 5.0]
+    assert parts.lives.terms.of("small").price_per_hour == 3.0
+
+
 async def test_a_reload_with_a_bad_line_to_warm_up_with_changes_nothing(stage: Stage, tmp_path: Path) -> None:
     backend = await stage.backend()
     scaling: dict[str, Any] = {"max": 4, "interval": "0.1s", "actuator": "dry_run"}

@@ -77,6 +77,12 @@ class Tiers:
         self._held_worth = Highest()
         """Of what is needed in all, in thousandths of a replica of worth 1."""
 
+    def reprice(self, other: "Tiers") -> None:
+        """The same tiers at the prices and maxima of `other`; what was seen of them is kept."""
+        if [tier.name for tier in other.tiers] != [tier.name for tier in self.tiers]:
+            raise ValueError("these are other tiers")
+        self.tiers = other.tiers
+
     def want(self, signals: Signals, now: float) -> Wanted | None:
         """Enough for the prompts that only larger tiers take; None where there are none."""
         window_s = max(_HOLD_S, signals.cold_start_s or 0.0)
