@@ -5,7 +5,7 @@ import random
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llmproxy.core.buckets import DAY_MS
@@ -82,8 +82,20 @@ def shown(taken):
     return taken.denied, taken.wait_ms, list(taken.remaining), list(taken.reset_ms)
 
 
+LEASES = Limit("l0", Kind.LEASES, Unit.TOKENS, Scope.TENANT, 3, 0)
+
+
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=histories())
+# The clock is set back between two leases, and the second one ends first.
+@example(
+    history=[
+        (True, [LEASES], [1], "lease1", 0, 0),
+        (True, [LEASES], [1], "lease2", -5000, 0),
+        (True, [LEASES], [1], "lease3", 1000, 0),
+        (True, [LEASES], [0], "", TTL_MS - 1000, 0),
+    ]
+)
 def test_the_same_history_gives_the_same_answers(client, history):
     client.flushall()
     memory = MemoryStore(lease_ttl_ms=TTL_MS)
