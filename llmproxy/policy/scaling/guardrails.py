@@ -81,7 +81,10 @@ class Guardrails:
         # Without a wall clock months cannot be told apart; the process's own clock at least counts on.
         unix_s = now if signals.unix_s is None else signals.unix_s
         purse = self._purse
-        alerts = tuple(purse.pay(existing, unix_s, signals.cost_per_hour)) if purse is not None else ()
+        alerts: tuple[str, ...] = ()
+        if purse is not None and limits.budget is not None:
+            leaving = signals.leaving_per_hour if signals.tiers else signals.draining * limits.budget.price
+            alerts = tuple(purse.pay(existing, unix_s, signals.cost_per_hour, leaving))
         if self.paused:
             return Ruling(actual, ("paused",) if wanted != actual else (), alerts)
         said = []

@@ -4,7 +4,8 @@ By the hour: never more replicas than an hour of them costs, so no hour can, how
 what is left, less what the minimum will cost until the month is over, is what may be spent above the minimum, and never
 so fast that it, or the next month's, would be gone within three hours, as what is let go costs money for as long as it
 drains; when not even the minimum can be paid to the end, as many as can. What is spent counts every replica that
-exists: starting, serving, draining, asleep, and ending until it is gone.
+exists: starting, serving, draining, asleep, and ending until it is gone. One that ended or came between two looks is
+taken to have been there all the time between.
 """
 
 from dataclasses import dataclass
@@ -50,30 +51,41 @@ class Spent:
 class Purse:
     """The one writer of what is spent."""
 
-    __slots__ = ("_alerted", "_budget", "spent")
+    __slots__ = ("_alerted", "_budget", "_rates", "spent")
 
     def __init__(self, budget: Budget, spent: Spent | None = None) -> None:
         self._budget = budget
         self._alerted: set[tuple[str, float, float]] = set()
+        self._rates: tuple[float, float] | None = None
+        """By the last look, for an hour: of all that existed, and of what stayed."""
         self.spent = spent
 
-    def pay(self, replicas: int, unix_s: float, cost_per_hour: float | None = None) -> list[str]:
-        """`replicas` existed from the last call until now, at `cost_per_hour` in all where they differ in price. Gives
-        the alerts whose threshold was just crossed."""
+    def pay(self, replicas: int, unix_s: float, cost_per_hour: float | None = None, leaving: float = 0.0) -> list[str]:
+        """`replicas` exist now, at `cost_per_hour` in all where they differ in price, of which `leaving` is of those
+        that drain; those of the last call did until now. Gives the alerts whose threshold was just crossed."""
         before = self.spent
+        rate = self._rate_since(replicas * self._budget.price if cost_per_hour is None else cost_per_hour, leaving)
         hour, month = hour_of(unix_s)[0], month_of(unix_s)[0]
         if before is None or unix_s < before.unix_s:
             # The first call, or the wall clock was set back: nothing is known of the time between.
             kept = before or Spent(unix_s)
             self.spent = Spent(unix_s, kept.hour, kept.month)
             return []
-        rate = (replicas * self._budget.price if cost_per_hour is None else cost_per_hour) / HOUR_S
+        rate /= HOUR_S
         self.spent = Spent(
             unix_s,
             (before.hour if before.unix_s >= hour else 0.0) + rate * (unix_s - max(before.unix_s, hour)),
             (before.month if before.unix_s >= month else 0.0) + rate * (unix_s - max(before.unix_s, month)),
         )
         return self._alerts(hour, month)
+
+    def _rate_since(self, rate: float, leaving: float) -> float:
+        """The most that what there was since the last look can have cost in an hour, now that all costs `rate`."""
+        staying, before = rate - leaving, self._rates
+        self._rates = rate, staying
+        if before is None:
+            return rate
+        return max(rate, before[0] + max(staying - before[1], 0.0))
 
     def affordable(self, minimum: int, unix_s: float) -> int | None:
         """The most replicas there may be from now on; None: no limit."""

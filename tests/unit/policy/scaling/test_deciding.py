@@ -164,11 +164,25 @@ def test_the_last_money_is_kept_for_those_that_drain():
     assert small.affordable(1, month_of(1e9)[1] - 60.0) == 0, "nor for a minimum that it cannot pay three hours of"
 
 
+def test_who_ended_between_two_looks_is_paid_until_the_second():
+    def spent(*looks):
+        purse = Purse(Budget(price=3600.0, per_month=1e6))
+        for unix_s, replicas, leaving in looks:
+            purse.pay(replicas, unix_s, leaving=3600.0 * leaving)
+        return purse.spent.month
+
+    assert spent((0.0, 3, 0), (10.0, 2, 0)) == pytest.approx(30)
+    assert spent((0.0, 3, 0), (10.0, 2, 0), (20.0, 2, 0)) == pytest.approx(50)
+    assert spent((0.0, 3, 0), (10.0, 3, 1), (20.0, 2, 0)) == pytest.approx(60)
+    assert spent((0.0, 3, 1), (10.0, 4, 0)) == pytest.approx(50), "one ended, and two came"
+
+
 def test_alerts_come_once_in_a_month():
     purse = Purse(Budget(price=3600.0, per_month=100, alert_at=(0.5, 0.8, 1.0)))
     said = [purse.pay(1, float(second)) for second in range(0, 121, 10)]
     assert [len(one) for one in said] == [0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1, 0, 0]
     assert "50%" in said[5][0]
+    assert purse.pay(0, 120.0) == []
     assert purse.pay(0, month_of(0.0)[1] + 1) == []
     assert purse.spent.month == 0
 
