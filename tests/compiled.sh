@@ -1,9 +1,7 @@
 #!/bin/sh
-# The tests of the data path once more, against the package as mypyc compiles it (setup.py), in a room of their own.
-# `build` makes that room, `run` tests there: building takes a minute of one core, and may go on beside other tests.
+# The tests of the data path once more, against the package as mypyc compiles it (setup.py), in a room of their own:
+# may go on beside the other tests. Arguments go to pytest.
 set -eu
-step="$1"
-shift
 cd "$(dirname "$0")/.."
 python="$PWD/.venv/bin/python"
 if ! command -v "${CC:-cc}" >/dev/null || ! "$python" -c 'import pathlib, sys, sysconfig
@@ -11,13 +9,10 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())';
     echo "not tested: the compiled build. It needs a C compiler and Python's headers (Debian: apt-get install gcc python3-dev)"
     exit 0
 fi
-if [ "$step" = build ]; then
-    rm -rf .compiled
-    mkdir .compiled
-    LLMPROXY_COMPILE=1 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target .compiled .
-    cp -r tests config docs pyproject.toml .compiled/
-    exit 0
-fi
+rm -rf .compiled
+mkdir .compiled
+LLMPROXY_COMPILE=1 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target .compiled .
+cp -r tests config docs pyproject.toml .compiled/
 cd .compiled
 # From here on `import llmproxy` finds the compiled one: the current directory comes first.
 "$python" -c 'import sys, llmproxy.wire.relay as hot; sys.exit(not hot.__file__.endswith(".so"))'
