@@ -162,7 +162,9 @@ class ScalingConfig(Section):
         600.0, gt=0, description="A start that takes longer (and three times the learned time) has failed."
     )
     drain: Duration = Field(600.0, description="How long a replica that is to go may finish what it is at.")
-    replace_after: Duration = Field(60.0, gt=0, description="A replica that is unhealthy for so long is replaced.")
+    replace_after: Duration = Field(
+        60.0, gt=0, description="One that should serve and is unhealthy or asleep for so long is replaced."
+    )
     max_concurrency: int | None = Field(None, ge=1, description="Each replica's `max_concurrency`.")
     warm_up: WarmUpConfig = Field(
         WarmUpConfig(), description="What a new replica computes, one token each, before it serves."

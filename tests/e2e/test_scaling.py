@@ -179,6 +179,24 @@ async def test_a_hung_replica_is_replaced(ground: Path, stage: Stage, tmp_path: 
     assert processes.started_ticks(pid) is None
 
 
+async def test_one_that_somebody_put_to_sleep_is_replaced(ground: Path, stage: Stage, tmp_path: Path) -> None:
+    """It counts as serving, and nobody would wake it."""
+    settings_of = pool(ground, min=1, replace_after="0.5s")
+    settings_of["health"] = {"interval": "0.2s"}
+    proxy = await serve(stage, tmp_path, settings_of)
+    await serving(proxy, 1)
+    [victim] = pids(ground)
+    [backend] = proxy.pool().backends
+    async with aiohttp.ClientSession() as http, http.post(f"{backend.spec.url}/sleep?level=1") as answer:
+        assert answer.status == 200
+
+    def replaced() -> bool:
+        assert victim not in pids(ground)
+        return lives(proxy) == {"serving": 1}
+
+    await until(replaced, "a new one", 40.0)
+
+
 async def test_paused_nothing_changes(ground: Path, stage: Stage, tmp_path: Path) -> None:
     proxy = await serve(stage, tmp_path, pool(ground, min=1, max=3))
     await serving(proxy, 1)

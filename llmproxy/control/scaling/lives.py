@@ -27,7 +27,8 @@ from llmproxy.core.clock import Clock
 from llmproxy.core.pool import Pool
 
 _LET_GO: Final = frozenset({Stage.DRAINING, Stage.STANDBY})
-_BAD: Final = frozenset({Status.UNHEALTHY, Status.LOADING, Status.NEW})
+_BAD: Final = frozenset({Status.UNHEALTHY, Status.LOADING, Status.NEW, Status.SLEEPING})
+"""Of one that should serve. Whoever put it to sleep did not say so here, and nobody would wake it."""
 
 _log = logging.getLogger("llmproxy.control.scaling")
 
@@ -293,7 +294,7 @@ class Lives:
         elif replica.bad_since is None:
             replica.bad_since = now
         elif now - replica.bad_since >= self.terms.replace_after_s and not paused:
-            self._recycle(replica, f"it has been unhealthy for {self.terms.replace_after_s:.0f} s")
+            self._recycle(replica, f"it has been unhealthy or asleep for {self.terms.replace_after_s:.0f} s")
 
     def _recycle(self, replica: Replica, why: str) -> None:
         _log.warning("pool %s: replica %s is replaced: %s", self._pool.name, replica.id, why)
