@@ -180,13 +180,17 @@ class RedisStore:
             return
         asking, self._asking = [one for one in self._asking if not one.abandoned], []
         giving, self._giving = self._giving, []
-        for start in range(0, max(len(asking), len(giving)), _TOGETHER):
-            part = giving[start : start + _TOGETHER]
+        asked = bool(asking)
+        while asking or giving:
+            part, giving = giving[:_TOGETHER], giving[_TOGETHER:]
+            # All corrections before any question, which is decided knowing what passed during an outage.
+            questions = [] if giving else asking[:_TOGETHER]
+            asking = asking[len(questions) :]
             if part:
                 self._sequence += 1
-            batch = Batch(asking[start : start + _TOGETHER], part, self._sequence if part else 0, self._loop.time())
+            batch = Batch(questions, part, self._sequence if part else 0, self._loop.time())
             self._send(link, batch, _BY_DIGEST)
-        if asking and self._timer is None:
+        if asked and self._timer is None:
             self._timer = self._loop.call_later(self.timeout_s, self._look)
 
     def _send(self, link: RedisLink, batch: Batch, script: Sequence[Argument]) -> None:

@@ -51,12 +51,13 @@ class Batch:
         """`script` is EVALSHA and a digest, or EVAL and the text. Keys get `prefix` put before them."""
         keys: list[Argument] = [sequence_key]
         values: list[Argument] = [now_ms, last_moment_ms, self.sequence, ttl_ms]
-        for pending in self.asking:
-            values += (b"0", len(pending.limits), pending.lease, b"0")
-            _say(keys, values, prefix, pending.limits, pending.amounts)
+        # First what is known: what is asked is decided by it.
         for gift in self.giving:
             values += (b"1", len(gift.limits), gift.lease, gift.taken_at_ms)
             _say(keys, values, prefix, gift.limits, gift.amounts)
+        for pending in self.asking:
+            values += (b"0", len(pending.limits), pending.lease, b"0")
+            _say(keys, values, prefix, pending.limits, pending.amounts)
         return [*script, len(keys), *chain(keys, values)]
 
 

@@ -307,6 +307,32 @@ async def test_read_only(open_store, server):
     assert (await ask(store, [bucket(rate=10)], [0])).remaining[0] == 0
 
 
+async def test_what_passed_meanwhile_is_known_before_anything_is_asked(open_store, server):
+    """More than one round trip takes, and asked in the very turn in which the link is up again."""
+    store = await open_store()
+    limits = [bucket(key=f"t:{number}", rate=10) for number in range(4_000)]
+    server.kill()
+    await until(lambda: not store.connected, "the loss")
+    assert all([(await ask(store, [limit], [10])).ok for limit in limits])
+    asked = []
+    say_up = store._keeper._on_up
+
+    def up(link):
+        say_up(link)
+        asked.extend(store.take([limit], [1], "", now_ms()) for limit in (limits[0], limits[-1]))
+
+    store._keeper._on_up = up
+    server.start()
+    await reconnected(store)
+
+    async def answer(pending):
+        return await pending
+
+    async with asyncio.timeout(10):
+        answers = [await outcome(answer(pending)) for pending in asked]
+    assert [(taken.local, taken.ok) for taken in answers] == [(False, False)] * 2
+
+
 async def test_out_of_clients(open_store, server):
     client = server.client()
     client.ping()
