@@ -24,13 +24,16 @@ def best(points: Sequence[Point]) -> list[Point]:
 
 
 def hours_at(points: Sequence[Point], slo: float) -> float | None:
-    """Between two sets of options that are best, in between; None where none serves as many in time."""
+    """As few as any two sets of options come to in between; None where none serves as many in time."""
     frontier = best(points)
-    if not frontier or frontier[-1].slo < slo:
+    enough = [point for point in frontier if point.slo >= slo]
+    if not enough:
         return None
-    above = next(number for number, point in enumerate(frontier) if point.slo >= slo)
-    if above == 0:
-        return frontier[0].hours
-    low, high = frontier[above - 1], frontier[above]
+    # Not only the two nearest: options tried between two better ones would make a rival look worse.
+    between = (_between(low, high, slo) for low in frontier if low.slo < slo for high in enough)
+    return min(between, default=enough[0].hours)
+
+
+def _between(low: Point, high: Point, slo: float) -> float:
     share = (slo - low.slo) / (high.slo - low.slo)
     return exp(log(low.hours) + share * (log(high.hours) - log(low.hours)))

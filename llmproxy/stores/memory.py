@@ -198,16 +198,12 @@ class MemoryStore:
                 held = self._leases[limit.key] = {}
             # Taken out first, so that the one that expires first stays first.
             known = held.pop(lease, None)
-            until_ms = now_ms + self._lease_ttl_ms
-            if held and next(reversed(held.values())) > until_ms:
-                # The clock was set back since the last one.
-                later = {name: at_ms for name, at_ms in held.items() if at_ms > until_ms}
-                for name in later:
-                    del held[name]
-                held[lease] = until_ms
-                held.update(later)
-            else:
-                held[lease] = until_ms
+            latest_ms = next(reversed(held.values()), 0)
+            held[lease] = until_ms = now_ms + self._lease_ttl_ms
+            if latest_ms > until_ms:
+                # The clock was set back since: those that end later stay behind it.
+                for name in [name for name, at_ms in held.items() if at_ms > until_ms]:
+                    held[name] = held.pop(name)
             return 0 if known is not None else 1
         if amount < 0 and held is not None:
             held.pop(lease, None)
