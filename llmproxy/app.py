@@ -1,6 +1,7 @@
 """The composition root: it alone knows which concrete class stands behind which interface."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -54,6 +55,8 @@ from llmproxy.wire.listener import Listener
 
 log = logging.getLogger("llmproxy")
 
+FIRST_LOOKS_S = 1.0
+"""How long clients that come while the proxy starts wait for the backends' first probes."""
 IDLE_PATIENCE_S = 1.0
 """When draining, how long an idle client connection may still bring a request: one may be on its way."""
 LAST_WORDS_S = 1.0
@@ -183,7 +186,7 @@ class App:
         self._gauge_views().tell()
         server = self.config.server
         self._tls = None if server.tls is None else ListenerTls(server.tls)
-        await self.listener.start(server.host, server.port, None if self._tls is None else self._tls.context)
+        await self.listener.listen(server.host, server.port, None if self._tls is None else self._tls.context)
         try:
             await self.admin.start()
         except BaseException:
@@ -197,6 +200,8 @@ class App:
             await prober.start()
         self._catalog.start()
         await self._discovery.apply(self.config.pools)
+        await self._first_looks()
+        await self.listener.accept()
         self._discovery.start()
         await self._progress.start()
         await self.scraper.start()
@@ -204,6 +209,13 @@ class App:
         if self._load is not None:
             self.reloader.start()
         self.metrics.reloaded(True, time.time())
+
+    async def _first_looks(self) -> None:
+        """Whoever asks at once is not told that no backend is available because none was looked at yet."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOKS_S):
+                for prober in self._probers.values():
+                    await prober.first_looks()
 
     def drain(self) -> None:
         """From now on: not ready, answers say `Connection: close`, idle connections are closed before long."""

@@ -61,6 +61,7 @@ class Prober:
         self._running = False
         self._health = pool.settings.health
         self._tasks: dict[Backend, asyncio.Task[None]] = {}
+        self._looked: dict[Backend, asyncio.Event] = {}
 
     async def start(self) -> None:
         """Start probing; no more than `sync` when it does so already."""
@@ -74,6 +75,7 @@ class Prober:
         self._running = False
         tasks = list(self._tasks.values())
         self._tasks.clear()
+        self._looked.clear()
         await end_tasks(*tasks)
         await self._client.__aexit__(None, None, None)
 
@@ -87,17 +89,25 @@ class Prober:
         members = self._pool.backends
         for backend in [backend for backend in self._tasks if anew or backend not in members]:
             self._tasks.pop(backend).cancel()
+            self._looked.pop(backend).set()
         for backend in members:
             if backend not in self._tasks:
-                self._tasks[backend] = asyncio.create_task(self._watch(backend), name=f"probe {backend.id}")
+                looked = self._looked[backend] = asyncio.Event()
+                self._tasks[backend] = asyncio.create_task(self._watch(backend, looked), name=f"probe {backend.id}")
 
-    async def _watch(self, backend: Backend) -> None:
+    async def first_looks(self) -> None:
+        """Until each of those who are members now was probed once, or left."""
+        for looked in list(self._looked.values()):
+            await looked.wait()
+
+    async def _watch(self, backend: Backend, looked: asyncio.Event) -> None:
         sleep_check = SleepCheck(self._clock)
         while True:
             try:
                 await self._probe(backend, sleep_check)
             except Exception:
                 _log.exception("probing %s failed; trying again", backend.id)
+            looked.set()
             await self._sleep(delay_s(self._health.interval, backend.status, self._rng))
 
     async def _probe(self, backend: Backend, sleep_check: SleepCheck) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Final
 
 from llmproxy.core.errors import ProxyError
 from llmproxy.wire.client import ClientConnection
@@ -12,9 +13,12 @@ from llmproxy.wire.deadlines import Deadlines
 from llmproxy.wire.downstream import Downstream
 from llmproxy.wire.settings import ConnectionSettings
 
+_BACKLOG: Final = 65535
+"""Thousands of clients may arrive in one instant: the kernel's own bound (somaxconn) is the only one wanted."""
+
 
 class Listener:
-    """The public port. `start`, then `stop_accepting`, then `drained` as the last connections end."""
+    """The public port. `listen`, then `accept`, then `stop_accepting` and `drained` as the last connections end."""
 
     def __init__(
         self,
@@ -41,12 +45,25 @@ class Listener:
         self.settings = settings
         self.size_check_bytes = min(settings.header_bytes, settings.request_line_bytes)
 
-    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """Listen. Raises OSError (address in use, no permission)."""
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Take the port; whoever comes waits until `accept`. Raises OSError (address in use, no permission)."""
         loop = asyncio.get_running_loop()
-        # Thousands of clients may arrive in one instant: the kernel's own bound (somaxconn) is the only one wanted.
-        self._server = await loop.create_server(lambda: Downstream(self), host, port, ssl=tls, backlog=65535)
-        self._tls = tls
+        server = await loop.create_server(
+            lambda: Downstream(self), host, port, ssl=tls, backlog=_BACKLOG, start_serving=False
+        )
+        try:
+            for bound in server.sockets:
+                with bound.dup() as one:
+                    one.listen(_BACKLOG)
+        except BaseException:
+            server.close()
+            raise
+        self._server, self._tls = server, tls
+
+    async def accept(self) -> None:
+        """Serve those who came and who come."""
+        if self._server is not None:
+            await self._server.start_serving()
 
     @property
     def port(self) -> int:
