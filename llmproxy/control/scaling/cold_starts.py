@@ -27,6 +27,7 @@ class ColdStarts:
     _open: dict[str, _Change] = field(default_factory=dict)
     _was_cold: bool = False
     _seen: tuple[int, int] | None = None
+    _waiting: int = 0
 
     def decided(self, before: int, replicas: int, now: float) -> None:
         """So many are to be ready or starting, where there were or came `before`."""
@@ -49,12 +50,20 @@ class ColdStarts:
                 self.seconds[direction] += took_s
                 self.changes[direction] += 1
 
-    def counted(self, waited: int, failed: int, *, is_cold: bool) -> None:
-        """All that have waited and failed so far. `is_cold`: a replica that was asked for does not serve yet."""
+    def counted(self, waited: int, failed: int, waiting: int, *, is_cold: bool) -> None:
+        """All that have waited and failed so far, and those who wait now. `is_cold`: a replica that was asked for does
+        not serve yet."""
         before, self._seen = self._seen, (waited, failed)
-        # Waits end when the replica serves that they were for: who is counted then has waited before it. And a start
-        # may be over between two counts.
+        # A start may be over between two counts.
         was_cold, self._was_cold = self._was_cold, is_cold
-        if before is not None and (is_cold or was_cold):
-            self.requests["waited"] += max(waited - before[0], 0)
+        if before is None:
+            return
+        more = max(waited - before[0], 0)
+        if is_cold or was_cold:
             self.requests["failed"] += max(failed - before[1], 0)
+            # Who waits still, although the replica serves that it waits for, waited in that time too.
+            self._waiting = waiting
+        else:
+            more = min(more, self._waiting)
+            self._waiting -= more
+        self.requests["waited"] += more

@@ -143,10 +143,12 @@ class Meter:
             queries=tuple(queries),
         )
 
-    def waited_and_failed(self) -> tuple[int, int]:
-        """All requests to this proxy so far that had to wait for a place, and that failed upstream or were shed."""
+    def waited_and_failed(self) -> tuple[int, int, int]:
+        """Requests to this proxy: all so far that had to wait for a place, all that failed upstream or were shed, and
+        those who wait now."""
         waits = self._metrics.queue_waits.get(self._pool.name)
-        return sum(waits.counts) if waits is not None else 0, self._failed() + self._shed()
+        waited = sum(waits.counts) if waits is not None else 0
+        return waited, self._failed() + self._shed(), int(self._pool.queue.waiting)
 
     def tier(self, name: str, ready: int, starting: int) -> TierState:
         """One tier of capacity, with `ready` and `starting` replicas."""

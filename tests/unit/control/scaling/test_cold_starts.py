@@ -38,20 +38,31 @@ def test_one_that_is_overtaken_is_none() -> None:
 
 def test_who_waited_or_failed_while_it_was_cold() -> None:
     found = ColdStarts()
-    found.counted(5, 1, is_cold=True)
+    found.counted(5, 1, 0, is_cold=True)
     assert dict(found.requests) == {"waited": 0, "failed": 0}, "of what was before it nothing is known"
-    found.counted(9, 2, is_cold=True)
-    found.counted(11, 2, is_cold=False)  # their waits ended when it served
-    found.counted(20, 9, is_cold=False)
-    found.counted(21, 9, is_cold=True)
+    found.counted(9, 2, 0, is_cold=True)
+    found.counted(11, 2, 0, is_cold=False)  # their waits ended when it served
+    found.counted(20, 9, 0, is_cold=False)
+    found.counted(21, 9, 0, is_cold=True)
     assert dict(found.requests) == {"waited": 7, "failed": 1}
 
 
 def test_a_start_that_is_over_between_two_counts_is_seen() -> None:
     found = ColdStarts()
-    found.counted(0, 0, is_cold=False)
+    found.counted(0, 0, 0, is_cold=False)
     found.decided(0, 1, 0.1)
     found.saw(1, 1, 0.9)
-    found.counted(2, 0, is_cold=False)
-    found.counted(9, 0, is_cold=False)
+    found.counted(2, 0, 0, is_cold=False)
+    found.counted(9, 0, 0, is_cold=False)
     assert dict(found.requests) == {"waited": 2, "failed": 0}
+
+
+def test_who_waits_still_when_it_serves_has_waited_for_it() -> None:
+    found = ColdStarts()
+    found.counted(0, 0, 0, is_cold=False)
+    found.decided(0, 1, 0.1)
+    found.saw(1, 1, 0.9)
+    found.counted(1, 0, 3, is_cold=False)  # it serves, and three of four have not heard of it
+    found.counted(3, 0, 5, is_cold=False)
+    found.counted(9, 0, 0, is_cold=False)  # one of these six, and five who came later
+    assert dict(found.requests) == {"waited": 4, "failed": 0}
