@@ -6,6 +6,7 @@ import hashlib
 import aiohttp
 
 from llmproxy.emulator import Emulator, EmulatorOptions, EngineOptions
+from tests.harness.patience import Gate, whole
 from tests.harness.stage import CHAT, Stage, chat
 from tests.harness.waiting import until
 
@@ -25,17 +26,17 @@ TIERS = {"free": {"priority": "low"}, "paid": {"priority": "normal"}, "enterpris
 
 
 async def test_better_tiers_go_first_and_a_client_may_ask_for_less(stage: Stage) -> None:
-    engine = await stage.backend(ttft_s=0.05)
-    proxy = await stage.proxy(engine, each={"max_concurrency": 1}, keys=KEYS, tiers=TIERS)
+    gate = Gate()
+    proxy = await stage.proxy(await stage.scripted(gate), each={"max_concurrency": 1}, keys=KEYS, tiers=TIERS)
     asked: list[asyncio.Future[None]] = []
     order: list[str] = []
 
     async def ask(name: str, **headers: str) -> None:
         client = await stage.client(proxy)
         lines = [*bearer(name), *((f"X-LLMProxy-{word}", value) for word, value in headers.items())]
-        before = engine.in_flight + proxy.pool().queue.waiting + len(order)
+        before = gate.asked + proxy.pool().queue.waiting
         await client.send("POST", CHAT, WHOLE, lines)
-        await until(lambda: engine.in_flight + proxy.pool().queue.waiting + len(order) > before, "its arrival")
+        await until(lambda: gate.asked + proxy.pool().queue.waiting > before, "its arrival")
 
         async def answered() -> None:
             assert (await client.answer()).status == 200
@@ -43,10 +44,10 @@ async def test_better_tiers_go_first_and_a_client_may_ask_for_less(stage: Stage)
 
         asked.append(asyncio.ensure_future(answered()))
 
-    engine_ttft = ("shop", "dev", "shop", "acme")
-    for name in engine_ttft:
+    for name in ("shop", "dev", "shop", "acme"):
         await ask(name)
     await ask("acme", Priority="batch")
+    gate.open(whole("200 OK", b"{}"))
     await asyncio.gather(*asked)
     assert order == ["shop", "acme", "shop", "dev", "acmebatch"]
 
@@ -80,35 +81,42 @@ async def test_prompts_wait_here_and_not_in_the_engine(stage: Stage) -> None:
 
 async def test_overload_ends_well(stage: Stage) -> None:
     """Far more than fits: everything is answered or shed, the high tier always answered, and then all is calm."""
-    engines = await stage.backends(2, ttft_s=0.03)
-    pool = {"queue": {"max": 20, "tenant_max": 10, "wait": "5s"}}
+    gates = [Gate(), Gate()]
+    engines = [await stage.scripted(gate) for gate in gates]
+    pool = {"queue": {"max": 20, "tenant_max": 10, "wait": "60s"}}
     proxy = await stage.proxy(*engines, each={"max_concurrency": 2}, pool=pool, keys=KEYS, tiers=TIERS)
     flood = [asyncio.ensure_future(stage.ask(proxy, WHOLE, headers=bearer("dev"))) for _ in range(80)]
-    await until(lambda: proxy.pool().queue.waiting >= 10, "a flood")
-    high = [await stage.ask(proxy, WHOLE, headers=bearer("acme")) for _ in range(10)]
-    assert [answer.status for answer in high] == [200] * 10
+    await until(lambda: proxy.metric("llmproxy_shed_total", reason="tenant_queue_full") == 66, "a flood")
+    high = [asyncio.ensure_future(stage.ask(proxy, WHOLE, headers=bearer("acme"))) for _ in range(10)]
+    await until(lambda: proxy.pool().queue.waiting == 20, "a full queue")
+    for gate in gates:
+        gate.open(whole("200 OK", b"{}"))
+    assert [answer.status for answer in await asyncio.gather(*high)] == [200] * 10
     statuses = [answer.status for answer in await asyncio.gather(*flood)]
-    assert set(statuses) == {200, 503}
-    assert statuses.count(200) >= 10
-    assert proxy.metric("llmproxy_shed_total", reason="tenant_queue_full") == statuses.count(503)
+    assert (statuses.count(200), statuses.count(503)) == (14, 66)
     assert (await stage.ask(proxy, WHOLE, headers=bearer("shop"))).status == 200
 
 
 async def test_a_flood_that_fills_the_queue_keeps_no_better_priority_out(stage: Stage) -> None:
     """Whoever makes way is told, also where it has been sent comments already, and frees its place."""
-    engine = await stage.backend(ttft_s=0.5)
+    gate = Gate()
     pool = {"queue": {"max": 4, "heartbeat": "100ms"}}
+    engine = await stage.scripted(gate)
     proxy = await stage.proxy(engine, each={"max_concurrency": 1}, pool=pool, keys=KEYS, tiers=TIERS)
     flood = [asyncio.ensure_future(stage.ask(proxy, chat(max_tokens=1), headers=bearer("dev"))) for _ in range(5)]
     await until(lambda: proxy.pool().queue.waiting == 4, "a full queue")
     await until(lambda: proxy.metric("llmproxy_heartbeats_total") >= 4, "comments")
-    assert (await stage.ask(proxy, WHOLE, headers=bearer("acme"))).status == 200
+    better = asyncio.ensure_future(stage.ask(proxy, chat(max_tokens=1), headers=bearer("acme")))
+    await until(lambda: proxy.metric("llmproxy_shed_total", reason="queue_full") == 1, "somebody who makes way")
+    gate.open(
+        whole("200 OK", b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n', "text/event-stream")
+    )
+    assert (await better).status == 200
     answers = await asyncio.gather(*flood)
     assert [answer.status for answer in answers] == [200] * 5
     told = [answer.events[-1]["error"]["code"] for answer in answers if answer.events[-1] != "[DONE]"]
     assert told == ["queue_full"]
-    assert proxy.metric("llmproxy_shed_total", reason="queue_full") == 1
-    assert (await stage.ask(proxy, WHOLE, headers=bearer("dev"))).status == 200
+    assert (await stage.ask(proxy, chat(max_tokens=1), headers=bearer("dev"))).status == 200
 
 
 async def test_hundreds_who_leave_the_queue_leave_nothing(stage: Stage) -> None:

@@ -269,7 +269,7 @@ async def test_slow_is_slower_than_the_others(options: EmulatorOptions) -> None:
 
 
 async def test_comments_come_before_the_first_token_only() -> None:
-    engine = EngineOptions(ttft_s=0.1, itl_s=0.03, prefill_s_per_token=0.0)
+    engine = EngineOptions(ttft_s=0.5, itl_s=0.03, prefill_s_per_token=0.0)
     async with Emulator(EmulatorOptions(engine=engine)) as emulator:
         client = await ask(emulator, True, "comments=10")
         await client.up_to(b"[DONE]")

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from llmproxy.emulator import Emulator
+from tests.harness.client import Answer
+from tests.harness.patience import Gate, whole
 from tests.harness.proxy import Proxy
 from tests.harness.scripted import Turn
 from tests.harness.stage import CHAT, Stage, chat
@@ -13,48 +14,57 @@ WHOLE = chat(stream=False, max_tokens=1)
 
 
 async def test_twenty_at_once_spread_evenly_over_two(stage: Stage) -> None:
-    engines = await stage.backends(2, ttft_s=0.2)
-    proxy = await stage.proxy(*engines)
+    gates = [Gate(), Gate()]
+    proxy = await stage.proxy(*[await stage.scripted(gate) for gate in gates])
     asked = [asyncio.ensure_future(stage.ask(proxy, WHOLE)) for _ in range(20)]
-    await until(lambda: sum(engine.received for engine in engines) == 20, "all twenty")
-    assert [engine.received for engine in engines] == [10, 10]
+    await until(lambda: sum(gate.asked for gate in gates) == 20, "all twenty")
+    assert [gate.asked for gate in gates] == [10, 10]
     assert [backend.load.in_flight for backend in proxy.pool().backends] == [10, 10]
     assert proxy.metric("llmproxy_in_flight") == 20
+    await _let_through(gates, asked)
+
+
+async def test_weights_are_shares(stage: Stage) -> None:
+    gates = [Gate(), Gate()]
+    urls = [(await stage.scripted(gate)).url for gate in gates]
+    proxy = await stage.proxy({"url": urls[0], "weight": 3}, {"url": urls[1], "weight": 1})
+    asked = [asyncio.ensure_future(stage.ask(proxy, WHOLE)) for _ in range(20)]
+    await until(lambda: sum(gate.asked for gate in gates) == 20, "all twenty")
+    assert [gate.asked for gate in gates] == [15, 5]
+    await _let_through(gates, asked)
+
+
+async def _let_through(gates: list[Gate], asked: list[asyncio.Future[Answer]]) -> None:
+    for gate in gates:
+        gate.open(whole("200 OK", b"{}"))
     for answer in await asyncio.gather(*asked):
         assert answer.status == 200
 
 
-async def test_weights_are_shares(stage: Stage) -> None:
-    engines = await stage.backends(2, ttft_s=0.3)
-    proxy = await stage.proxy({"url": engines[0].url, "weight": 3}, {"url": engines[1].url, "weight": 1})
-    asked = [asyncio.ensure_future(stage.ask(proxy, WHOLE)) for _ in range(20)]
-    await until(lambda: sum(engine.received for engine in engines) == 20, "all twenty")
-    assert [engine.received for engine in engines] == [15, 5]
-    await asyncio.gather(*asked)
-
-
-def _arrived(proxy: Proxy, engines: list[Emulator]) -> int:
-    return sum(engine.received for engine in engines) + int(proxy.pool().queue.waiting)
+def _arrived(proxy: Proxy, gates: list[Gate]) -> int:
+    return sum(gate.asked for gate in gates) + int(proxy.pool().queue.waiting)
 
 
 async def test_when_all_are_full_the_first_to_come_is_the_first_to_go(stage: Stage) -> None:
-    engines = await stage.backends(2, ttft_s=0.02)
-    proxy = await stage.proxy(*engines, each={"max_concurrency": 2})
+    gates = [Gate(), Gate()]
+    engines = [await stage.scripted(gate) for gate in gates]
+    # One at a time each: of two at once the engine may read either first.
+    proxy = await stage.proxy(*engines, each={"max_concurrency": 1})
     asked = []
     for number in range(12):
         client = await stage.client(proxy)
         await client.send("POST", CHAT, WHOLE, [("X-Request-Id", f"q{number}")])
-        await until(lambda n=number: _arrived(proxy, engines) > n, "its arrival")
-        assert max(backend.load.in_flight for backend in proxy.pool().backends) <= 2
+        await until(lambda n=number: _arrived(proxy, gates) > n, "its arrival")
+        assert max(backend.load.in_flight for backend in proxy.pool().backends) <= 1
         asked.append(asyncio.ensure_future(client.answer()))
-    for answer in await asyncio.gather(*asked):
-        assert answer.status == 200
+    assert (sum(gate.asked for gate in gates), proxy.pool().queue.waiting) == (2, 10)
+    await _let_through(gates, asked)
     for engine in engines:
-        order = [int(id[1:]) for id in engine.state()["received_ids"]]
+        order = [int((turn.header("x-request-id") or "")[1:]) for turn in engine.turns]
         assert order == sorted(order)
     waited = [line["queue_ms"] for line in await proxy.log() if line["queue_ms"]]
-    assert 4 <= len(waited) <= 8
-    assert proxy.metric("llmproxy_queue_seconds_count") == len(waited)
+    assert len(waited) == 10
+    assert proxy.metric("llmproxy_queue_seconds_count") == 10
 
 
 async def test_a_full_queue_is_said_at_once(stage: Stage) -> None:
