@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help serve test check lint format docs bench bench-routing labs test-engines test-gpu engines clean
+.PHONY: help serve test check lint format docs bench bench-routing labs test-engines test-gpu test-stalls engines clean
 
 help:
 	@echo "make serve                 two emulated backends, the proxy on :8080, the admin port on :8081"
@@ -14,6 +14,7 @@ help:
 	@echo "make test                  lint, types and all tests"
 	@echo "make test-engines          the end-to-end tests against two real vLLM engines on the CPU"
 	@echo "make test-gpu              the tests that read a real NVIDIA GPU of this machine"
+	@echo "make test-stalls SEED=1    all tests while event loops are stalled at random, as a busy machine does it to them"
 	@echo "make bench                 CPU and latency beside nginx, HAProxy and vllm-router"
 	@echo "make labs                  how soon failures, reloads, shutdowns and leavers are dealt with, against bounds"
 	@echo "make bench-routing         routing beside other systems' rules, on real traffic in virtual time"
@@ -84,6 +85,9 @@ test-engines: engines
 
 test-gpu: $(DEV_STAMP)
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs -s
+
+test-stalls: $(DEV_STAMP)
+	STALLS=$(or $(SEED),1) PYTHONPATH="$(CURDIR)/tests/stalls" $(BIN)/python -m pytest -o timeout=900 $(TESTS)
 
 clean:
 	rm -rf $(VENV) build dist .compiled .compiled.log .mypy_cache .ruff_cache .pytest_cache .hypothesis
