@@ -14,8 +14,8 @@ all that a request asks for or nothing:
   the last moment at which the answer is of use, so that a Redis that wakes up takes nothing for requests long gone.
 * Deciding for itself means a `MemoryStore` with the n-th part of each limit, n being the proxies last seen alive,
   begun from what Redis last said was left. What it lets pass is owed, and charged when Redis is back.
-* Corrections (settling, giving back, releases) wait for nobody: they ride along with the next question or go out
-  within milliseconds, numbered, so that one sent twice counts once.
+* Corrections (settling, giving back, releases) wait for nobody: they ride along in front of the next question or go
+  out within milliseconds, numbered, so that one sent twice counts once.
 * Concurrency is leases with an expiry, renewed while they are held: those of a killed proxy come back by themselves.
 
 Keys begin with `{namespace}`, a hash tag: all in one slot, so a script may touch them in a Redis Cluster too.
