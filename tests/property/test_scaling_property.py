@@ -17,11 +17,10 @@ wanted = st.none() | st.integers(-5, 10**6)
 direction = st.builds(
     Direction, st.sampled_from((0.0, 30.0, 300.0)), st.none() | st.integers(1, 5), st.sampled_from((30.0, 120.0))
 )
-# A budget is kept as long as what is let go is gone within three hours, a decision's wait included: the money for so
-# long is held back. Here that takes three steps at most.
+# A budget is kept as long as decisions lie an hour apart at most, and what one lets go is gone by the second after it.
 moments = st.lists(
     st.tuples(
-        st.floats(0.1, 3600),
+        st.just(3600.0) | st.floats(0.1, 3600),
         wanted,
         st.builds(Demand, rates, rates, rates),
         rates,

@@ -2,7 +2,7 @@
 
 By the hour: never more replicas than an hour of them costs, so no hour can, however the hours are cut. By the month:
 what is left, less what the minimum will cost until the month is over, is what may be spent above the minimum, and never
-so fast that it, or the next month's, would be gone within three hours, as what is let go costs money for as long as it
+so fast that it, or the next month's, would be gone within seven hours, as what is let go costs money for as long as it
 drains; when not even the minimum can be paid to the end, as many as can. What is spent counts every replica that
 exists: starting, serving, draining, asleep, and ending until it is gone. One that ended or came between two looks is
 taken to have been there all the time between.
@@ -15,9 +15,11 @@ from typing import Final
 from llmproxy.policy.scaling.calendar_month import HOUR_S, hour_of, month_of
 
 _SLIVER: Final = 1e-9
-_AHEAD_H: Final = 3.0
-"""How long replicas above the minimum can be paid for at least: an hour until the next decision at the latest, and two
-to drain. Decisions every few seconds and drains of minutes, as usual, leave some of it over."""
+_AHEAD_H: Final = 6.75
+"""How long replicas above the minimum can be paid for at least. Looks lie an hour apart at the latest, and what is let
+go is gone two looks later, so what an hour costs was affordable two looks ago: x(k+1) = x(k) - x(k-2) / 6.75. With 27/4
+or more, x never falls by more than a third from look to look, and so never below nothing; with less it swings below.
+Looks every few seconds and drains of minutes, as usual, leave some of it over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,17 +151,32 @@ def test_a_month_that_is_spent_stops_even_the_minimum():
 
 def test_the_last_money_is_kept_for_those_that_drain():
     """An hour's worth would be spent on serving, and they would drain on credit."""
-    purse = Purse(Budget(price=1.0, per_month=6.0))
+    purse = Purse(Budget(price=1.0, per_month=13.5))
     begin = month_of(1e9)[0]
     purse.pay(0, begin)
     assert purse.affordable(0, begin) == 2
     purse.pay(2, begin + 3600.0)
-    assert purse.affordable(0, begin + 3600.0) == 1, "four left: one lets go for two hours at most, one serves on"
-    purse.pay(2, begin + 2 * 3600.0)
-    assert purse.affordable(0, begin + 2 * 3600.0) == 0
+    assert purse.affordable(0, begin + 3600.0) == 1
+    for hour in range(2, 6):
+        purse.pay(2, begin + hour * 3600.0)
+    assert purse.affordable(0, begin + 5 * 3600.0) == 0
     assert purse.affordable(0, month_of(1e9)[1] - 60.0) <= 2, "nor does the next month pay for more than it can"
     small = Purse(Budget(price=1.5, per_month=0.5))
-    assert small.affordable(1, month_of(1e9)[1] - 60.0) == 0, "nor for a minimum that it cannot pay three hours of"
+    assert small.affordable(1, month_of(1e9)[1] - 60.0) == 0, "nor for a minimum that it cannot pay seven hours of"
+
+
+@pytest.mark.parametrize("replicas", [1, 7, 20])
+def test_a_month_s_money_lasts_however_late_each_look_is(replicas):
+    """Looks an hour apart, and what one lets go is gone by the second one after it."""
+    purse = Purse(Budget(price=1.0, per_month=7.0 * replicas))
+    begin = month_of(1e9)[0]
+    serving, leaving, before, paid = replicas, 0, 0, 0
+    for hour in range(200):
+        purse.pay(serving + leaving, begin + hour * 3600.0)
+        allowed = min(max(purse.affordable(0, begin + hour * 3600.0) - before, 0), serving)
+        serving, leaving, before = allowed, before + serving - allowed, serving - allowed
+        paid += serving + leaving
+    assert paid <= 7.0 * replicas
 
 
 def test_who_ended_between_two_looks_is_paid_until_the_second():
