@@ -44,7 +44,6 @@ async def coming(app: App, looked: asyncio.Event) -> AsyncIterator[tuple[asyncio
         await until(lambda: hasattr(app, "listener") and app.listener.port, "the port")
         client = await Client.open(app.listener.port)
         await client.send("POST", CHAT, WHOLE)
-        assert not starting.done()
         yield starting, client
         client.leave()
     finally:
@@ -58,6 +57,7 @@ async def test_nobody_is_sent_away_because_no_backend_was_looked_at_yet(
 ) -> None:
     monkeypatch.setattr(composition, "FIRST_LOOKS_S", 60.0)
     async with coming(app_over(stage, await stage.backend(), tmp_path), looked) as (starting, client):
+        assert not starting.done()
         looked.set()
         await starting
         assert (await client.answer()).status == 200
@@ -72,7 +72,10 @@ async def test_a_backend_that_does_not_answer_holds_nobody_up_for_long(
         assert (await client.answer()).status == 503
 
 
-async def test_two_that_start_at_once_do_not_share_a_port(stage: Stage, looked: asyncio.Event, tmp_path) -> None:
+async def test_two_that_start_at_once_do_not_share_a_port(
+    stage: Stage, looked: asyncio.Event, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    monkeypatch.setattr(composition, "FIRST_LOOKS_S", 60.0)
     backend = await stage.backend()
     app = app_over(stage, backend, tmp_path)
     async with coming(app, looked):
@@ -86,6 +89,7 @@ async def test_who_leaves_is_not_waited_for(
     monkeypatch.setattr(composition, "FIRST_LOOKS_S", 60.0)
     app = app_over(stage, await stage.backend(), tmp_path)
     async with coming(app, looked) as (starting, client):
+        assert not starting.done()
         app.pools["main"].set_members((), stage.clock())
         app._probers["main"].sync()
         await starting
